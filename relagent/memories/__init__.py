@@ -1,0 +1,71 @@
+"""Memories: one interface, one registry, one readable PyTorch definition each."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from relagent.memories.base import (
+    AnyState,
+    Attention,
+    Memory,
+    MemoryInputError,
+    MemoryOptionError,
+    detach_state,
+    map_state,
+    take_rows,
+)
+from relagent.memories.full import MemLSTM, MemRNN
+from relagent.memories.lstm import GRU, LSTM, NoMemory
+from relagent.memories.relevancy import RelLSTM, RelRNN
+
+MEMORIES: dict[str, type[Memory[Any]]] = {
+    "none": NoMemory,
+    "lstm": LSTM,
+    "gru": GRU,
+    "mem": MemLSTM,
+    "rel": RelLSTM,
+    "mem-rnn": MemRNN,
+    "rel-rnn": RelRNN,
+}
+"""Every memory by the name that commands and configurations use. A new memory is one file and one
+line here; the tests range over this table."""
+
+
+def make_memory(name: str, input_size: int, hidden_size: int, **options: Any) -> Memory[Any]:
+    """Return a new memory by its registered name.
+
+    Raises:
+        MemoryOptionError: an unknown name, or an option that this memory does not take.
+    """
+    if name not in MEMORIES:
+        near = difflib.get_close_matches(name, MEMORIES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise MemoryOptionError(
+            f"unknown memory {name!r}{hint}: choose one of {', '.join(MEMORIES)}"
+        )
+    try:
+        return MEMORIES[name](input_size, hidden_size, **options)
+    except TypeError as error:
+        raise MemoryOptionError(f"memory {name!r} cannot be made: {error}") from error
+
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "MEMORIES",
+    "AnyState",
+    "Attention",
+    "MemLSTM",
+    "MemRNN",
+    "Memory",
+    "MemoryInputError",
+    "MemoryOptionError",
+    "NoMemory",
+    "RelLSTM",
+    "RelRNN",
+    "detach_state",
+    "make_memory",
+    "map_state",
+    "take_rows",
+]

@@ -1,0 +1,129 @@
+"""Attention of a recurrent network to its own past, and the step that every such memory takes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Generic, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from relagent.memories.base import Attention, Memory, MemoryOptionError, StateT
+from relagent.memories.cells import LSTMCell, RNNCell
+
+Combine = Literal["sum", "mean"]
+"""How the macro-state is made: h + c as in the paper, or (h + c) / 2 as in its authors' code."""
+
+
+class AdditiveAttention(nn.Module):
+    """Additive attention (Bahdanau et al. 2015; equations 51-53 and 95 of Kerg et al. 2020).
+
+        e_i = v_aᵀ tanh(W_a s + U_a h_i)      α = softmax(e)      context = Σ_i α_i h_i
+
+    The softmax runs over occupied slots only: an empty one gets exactly 0.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.query_weight = nn.Parameter(torch.empty(size, size))  # W_a
+        self.key_weight = nn.Parameter(torch.empty(size, size))  # U_a
+        self.energy_weight = nn.Parameter(torch.empty(size))  # v_a
+        nn.init.xavier_uniform_(self.query_weight)
+        nn.init.xavier_uniform_(self.key_weight)
+        nn.init.xavier_normal_(self.energy_weight.data.view(1, size))
+
+    def forward(self, s: Tensor, states: Tensor, occupied: Tensor) -> tuple[Tensor, Tensor]:
+        """Look back from s [B, H] at states [B, K, H] where occupied [B, K].
+
+        Returns:
+            The context [B, H] and the weights α [B, K].
+        """
+        query = (s @ self.query_weight.T).unsqueeze(1)
+        energies = torch.tanh(query + states @ self.key_weight.T) @ self.energy_weight
+        weights = energies.masked_fill(~occupied, -torch.inf).softmax(dim=1)
+        return (weights.unsqueeze(2) * states).sum(dim=1), weights
+
+
+class AttentiveMemory(Memory[StateT], Generic[StateT]):
+    """A recurrent network that attends to its own past (section 3 of Kerg et al. 2020).
+
+    Each step, with s = s_{t-1} (equations 9, 10 and 50-53)::
+
+        h_t = cell(x_t, s)                    the recurrence reads the macro-state
+        M_t = remember(M_{t-1}, h_t)          which states are kept: the subclass says
+        c_t = Σ_i α_i h_i   over M_t          attention, queried with s
+        s_t = f(h_t, c_t)                     f = sum or mean
+
+    Args:
+        input_size: F.
+        hidden_size: H.
+        cell: ``lstm`` or ``rnn``.
+        combine: f, ``sum`` or ``mean``.
+        nonlinearity: of the ``rnn`` cell.
+
+    Raises:
+        MemoryOptionError: an option that does not exist.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        cell: Literal["lstm", "rnn"] = "lstm",
+        combine: Combine = "sum",
+        nonlinearity: str = "tanh",
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        if combine not in get_args(Combine):
+            raise MemoryOptionError(f"unknown combine {combine!r}: choose sum or mean")
+        if cell not in ("lstm", "rnn"):
+            raise MemoryOptionError(f"unknown cell {cell!r}: choose lstm or rnn")
+        self.combine = combine
+        self.cell: LSTMCell | RNNCell = (
+            LSTMCell(input_size, hidden_size)
+            if cell == "lstm"
+            else RNNCell(input_size, hidden_size, nonlinearity)
+        )
+        self.attention = AdditiveAttention(hidden_size)
+
+    @abstractmethod
+    def attend(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT, Attention]:
+        """:meth:`step`, and what it looked at ([B, K] and [B])."""
+
+    def step(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
+        """See :meth:`Memory.step`."""
+        y, state, _ = self.attend(x, state)
+        return y, state
+
+    def macro_state(self, h: Tensor, context: Tensor) -> Tensor:
+        """Return s = f(h, c): h + c, or (h + c) / 2."""
+        s = h + context
+        return s if self.combine == "sum" else s / 2
+
+    def trace(
+        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+    ) -> tuple[Tensor, StateT, Attention]:
+        """:meth:`unroll` by its definition, and what it looked at ([T, B, K] and [T, B])."""
+        outputs, looks = [], []
+        for x_t, starts_t in zip(x, self._check(x, episode_starts), strict=True):
+            y, state, look = self.attend(x_t, self.reset(state, starts_t))
+            outputs.append(y)
+            looks.append(look)
+        slots = max(look.weights.shape[1] for look in looks)
+        return torch.stack(outputs), state, Attention(*_stack(looks, slots))
+
+
+def _stack(looks: list[Attention], slots: int) -> list[Tensor]:
+    """Stack steps over time; fewer slots are filled up on the left, where the oldest would be."""
+
+    def widen(tensor: Tensor, value: int) -> Tensor:
+        return nn.functional.pad(tensor, (slots - tensor.shape[1], 0), value=value)
+
+    return [
+        torch.stack([widen(look.weights, 0) for look in looks]),
+        torch.stack([widen(look.relevance, 0) for look in looks]),
+        torch.stack([widen(look.ages, -1) for look in looks]),
+        torch.stack([look.admitted for look in looks]),
+        torch.stack([look.evicted for look in looks]),
+    ]

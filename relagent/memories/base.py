@@ -1,0 +1,191 @@
+"""What a memory is: a pure function of an input and an explicit state.
+
+A memory is a torch module with three methods::
+
+    state    = memory.initial_state(batch)
+    y, state = memory.step(x, state)                      # x [B, F]    -> y [B, H]
+    y, state = memory.unroll(x, state, episode_starts)    # x [T, B, F] -> y [T, B, H]
+
+The state is a ``NamedTuple`` of batch-first tensors and holds *everything* that is carried from one
+step to the next; nothing hides on the module. An empty row is all zeros in floating-point fields,
+``False`` in Boolean ones and -1 in integer ones, so that one rule can reset any memory.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from relagent.errors import RelagentError
+from relagent.memories import kernels
+
+StateT = TypeVar("StateT", bound=tuple[Tensor, ...])
+AnyState = tuple[Tensor, ...]
+
+
+class MemoryInputError(RelagentError):
+    """A tensor that does not fit the memory it was given to."""
+
+
+class MemoryOptionError(RelagentError):
+    """A memory, or an option of one, that does not exist or cannot work."""
+
+
+class Attention(NamedTuple):
+    """What a memory looked at, by slot; an empty slot has weight 0, relevance 0 and age -1.
+
+    From one step the shapes are [B, K] and [B]; from :meth:`Memory.trace`, [T, B, K] and [T, B].
+    """
+
+    weights: Tensor
+    """[.., B, K] attention over what is remembered, adds up to 1."""
+    relevance: Tensor
+    """[.., B, K] running relevance score: the attention earned while in the short-term buffer."""
+    ages: Tensor
+    """[.., B, K] steps since the remembered state was made: 0 for the state of this very step."""
+    admitted: Tensor
+    """[.., B] whether a state moved from the short-term buffer into the relevant set."""
+    evicted: Tensor
+    """[.., B] age of the state that was forgotten at this step, -1 for none."""
+
+
+class Memory(nn.Module, ABC, Generic[StateT]):
+    """Base class of every memory.
+
+    Args:
+        input_size: F, the number of input features.
+        hidden_size: H, the number of output features.
+
+    Raises:
+        MemoryOptionError: a size is not positive.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        if input_size < 1 or hidden_size < 1:
+            raise MemoryOptionError(
+                f"a memory needs sizes of at least 1, not input_size={input_size}, "
+                f"hidden_size={hidden_size}: pass positive sizes"
+            )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+
+    @abstractmethod
+    def initial_state(self, batch: int) -> StateT:
+        """Return the empty memory of ``batch`` rows, on the parameters' device and dtype."""
+
+    @abstractmethod
+    def step(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
+        """Read one input and return the output and the next state.
+
+        Args:
+            x: [B, F].
+            state: the state before this step, batch first.
+        """
+
+    def unroll(
+        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+    ) -> tuple[Tensor, StateT]:
+        """Read a sequence; rows are reset, one by one, where an episode starts.
+
+        Args:
+            x: [T, B, F].
+            state: the state before the first step, batch first.
+            episode_starts: [T, B], true where x[t, b] is the first input of an episode; the row's
+                state is emptied before that step. ``None``: nowhere.
+
+        Returns:
+            The outputs [T, B, H] and the state after the last step.
+
+        Raises:
+            MemoryInputError: the shapes do not fit.
+        """
+        starts = self._check(x, episode_starts)
+        kernel = kernels.select(type(self), x)
+        if kernel is not None:
+            return cast("tuple[Tensor, StateT]", kernel(self, x, state, starts))
+        return self.unroll_definition(x, state, starts)
+
+    def unroll_definition(
+        self, x: Tensor, state: StateT, episode_starts: Tensor
+    ) -> tuple[Tensor, StateT]:
+        """:meth:`unroll` by its definition: reset, step, reset, step, ..."""
+        outputs = []
+        for x_t, starts_t in zip(x, episode_starts, strict=True):
+            y, state = self.step(x_t, self.reset(state, starts_t))
+            outputs.append(y)
+        return torch.stack(outputs), state
+
+    def reset(self, state: StateT, episode_starts: Tensor) -> StateT:
+        """Empty the rows where an episode starts, by selection: what was there leaves no trace.
+
+        Args:
+            state: any state of this memory.
+            episode_starts: [B], true where a row is to be emptied.
+        """
+        starts = episode_starts.bool()
+        if not starts.any():
+            return state
+
+        def select(old: Tensor) -> Tensor:
+            mask = starts.view(-1, *[1] * (old.dim() - 1))
+            return torch.where(mask, blank(old), old)
+
+        return map_state(select, state)
+
+    def trace(
+        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+    ) -> tuple[Tensor, StateT, Attention]:
+        """:meth:`unroll`, and what the memory looked at. Only memories with attention have it.
+
+        Raises:
+            MemoryOptionError: this memory has no attention.
+        """
+        raise MemoryOptionError(
+            f"{type(self).__name__} has no attention to trace: use a memory that attends to its "
+            "past, such as rel or mem"
+        )
+
+    def _check(self, x: Tensor, episode_starts: Tensor | None) -> Tensor:
+        if x.dim() != 3 or x.shape[2] != self.input_size or x.shape[0] < 1:
+            raise MemoryInputError(
+                f"{type(self).__name__} reads [T, B, {self.input_size}] with T of at least 1, "
+                f"not {list(x.shape)}: put time first, then the batch"
+            )
+        if episode_starts is None:
+            return torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        if episode_starts.shape != x.shape[:2]:
+            raise MemoryInputError(
+                f"episode_starts must be {list(x.shape[:2])} like the input's time and batch, "
+                f"not {list(episode_starts.shape)}"
+            )
+        return episode_starts.bool()
+
+    def _zeros(self, *shape: int) -> Tensor:
+        parameter = next(self.parameters())
+        return torch.zeros(*shape, device=parameter.device, dtype=parameter.dtype)
+
+
+def blank(like: Tensor) -> Tensor:
+    """Return the scalar that fills an empty row: 0, ``False`` or, for integers, -1."""
+    integer = not (like.dtype.is_floating_point or like.dtype == torch.bool)
+    return torch.tensor(-1 if integer else 0, dtype=like.dtype, device=like.device)
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: StateT) -> StateT:
+    """Apply a function to every tensor of a state."""
+    return cast(StateT, cast(Any, type(state))(*map(function, state)))
+
+
+def detach_state(state: StateT) -> StateT:
+    """Cut a state off from the graph that made it."""
+    return map_state(torch.Tensor.detach, state)
+
+
+def take_rows(state: StateT, rows: Tensor) -> StateT:
+    """Return the state of the given rows [R] of the batch."""
+    return map_state(lambda tensor: tensor[rows], state)

@@ -1,0 +1,44 @@
+"""Fused kernels: second implementations of the memories' ``unroll``, equal to the definition.
+
+A kernel is registered for one exact class (a subclass may have changed the function) and one kind
+of device. :func:`select` finds it; :func:`disable` switches all kernels off, for a comparison or a
+doubt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+Kernel = Callable[[Any, Tensor, Any, Tensor], tuple[Tensor, Any]]
+"""(memory, x [T, B, F], state, episode_starts [T, B] bool) -> (y [T, B, H], state)."""
+
+_registered: dict[tuple[str, str], Kernel] = {}
+_enabled = os.environ.get("RELAGENT_KERNELS", "1") != "0"
+
+
+def register(memory_name: str, device_type: str, kernel: Kernel) -> None:
+    """Make ``kernel`` the ``unroll`` of the class of that qualified name on that device type."""
+    _registered[memory_name, device_type] = kernel
+
+
+def select(memory: type, x: Tensor) -> Kernel | None:
+    """Return the kernel for this exact class on the input's device, or ``None``."""
+    if not _enabled:
+        return None
+    return _registered.get((f"{memory.__module__}.{memory.__qualname__}", x.device.type))
+
+
+@contextmanager
+def disable() -> Iterator[None]:
+    """Run the pure definitions inside the ``with`` block, whatever kernels there are."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before

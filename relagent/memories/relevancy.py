@@ -1,0 +1,152 @@
+"""Sparse attention: RelLSTM and RelRNN remember the last ν states and the ρ most relevant ones."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from relagent.memories.attention import AttentiveMemory
+from relagent.memories.base import Attention, MemoryOptionError
+
+
+class RelevancyState(NamedTuple):
+    """The state of a relevancy-screening memory.
+
+    Slots 0 .. ρ-1 are the relevant set R; slots ρ .. ρ+ν-1 are the short-term buffer S, in order
+    of time, the newest state in the last slot.
+    """
+
+    s: Tensor
+    """[B, H] macro-state s_{t-1}."""
+    c: Tensor
+    """[B, H] LSTM cell (or [B, 0])."""
+    states: Tensor
+    """[B, ρ + ν, H] remembered hidden states, with their gradient."""
+    scores: Tensor
+    """[B, ρ + ν] running relevance; it grows while in S and is frozen in R."""
+    ages: Tensor
+    """[B, ρ + ν] steps since the state was made, -1 for an empty slot."""
+
+
+class RelevancyMemory(AttentiveMemory[RelevancyState]):
+    """A recurrent network that attends to κ = ν + ρ states (section 4 of Kerg et al. 2020).
+
+        M_t = S_t ∪ R_t
+
+    Relevancy screening, row by row, when h_t enters a full S:
+
+    1. the oldest state leaves S; its score is the sum of the ν weights that it earned there;
+    2. it takes an empty slot of R if there is one; otherwise the slot of R's lowest score (the
+       first of equals), if its own score is strictly higher; otherwise it is forgotten.
+
+    Then one softmax runs over S ∪ R, and the members of S add their weight to their score. Only
+    scores are cut off from the gradient; the remembered states keep theirs.
+
+    Args:
+        input_size: F.
+        hidden_size: H.
+        nu: ν ≥ 1, length of the short-term buffer.
+        rho: ρ ≥ 0, size of the relevant set; 0 attends to the short-term buffer alone.
+        options: see :class:`AttentiveMemory`.
+
+    Raises:
+        MemoryOptionError: ν < 1 or ρ < 0.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, nu: int = 5, rho: int = 5, **options: Any
+    ) -> None:
+        super().__init__(input_size, hidden_size, **options)
+        if nu < 1 or rho < 0:
+            raise MemoryOptionError(
+                f"nu={nu}, rho={rho} cannot work: the short-term buffer needs nu of at least 1 "
+                "(a state earns its relevance there), the relevant set rho of at least 0"
+            )
+        self.nu = nu
+        self.rho = rho
+
+    def initial_state(self, batch: int) -> RelevancyState:
+        """See :meth:`Memory.initial_state`."""
+        slots = self.rho + self.nu
+        return RelevancyState(
+            s=self._zeros(batch, self.hidden_size),
+            c=self._zeros(batch, self.cell.carry_size),
+            states=self._zeros(batch, slots, self.hidden_size),
+            scores=self._zeros(batch, slots),
+            ages=torch.full_like(self._zeros(batch, slots), -1, dtype=torch.int64),
+        )
+
+    def attend(self, x: Tensor, state: RelevancyState) -> tuple[Tensor, RelevancyState, Attention]:
+        """See :meth:`AttentiveMemory.attend`."""
+        h, c = self.cell(x, state.s, state.c)
+
+        # M_t = S_t ∪ R_t
+        states, scores, ages, admitted, evicted = self.screen(h, state)
+
+        context, weights = self.attention(state.s, states, ages >= 0)
+        s = self.macro_state(h, context)
+
+        # Only the short-term buffer earns relevance.
+        earned = weights.detach().clone()
+        earned[:, : self.rho] = 0
+        scores = scores + earned
+
+        look = Attention(weights.detach(), scores, ages, admitted, evicted)
+        return s, RelevancyState(s, c, states, scores, ages), look
+
+    def screen(
+        self, h: Tensor, state: RelevancyState
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Let h [B, H] into the short-term buffer and find a place for the state that leaves it.
+
+        Returns:
+            states, scores and ages of S_t ∪ R_t, and per row whether the leaving state was
+            admitted to R and the age of the state forgotten at this step (-1: none).
+        """
+        ages = torch.where(state.ages >= 0, state.ages + 1, -1)
+        R, S = slice(None, self.rho), slice(self.rho, None)
+
+        # The oldest state of S leaves: is it more relevant than the least relevant one of R?
+        leaving = self.rho
+        leaver_score, leaver_age = state.scores[:, leaving], ages[:, leaving]
+        admitted = torch.zeros_like(leaver_age, dtype=torch.bool)
+        evicted = leaver_age
+        here = torch.zeros_like(ages[:, R], dtype=torch.bool)
+        if self.rho > 0:
+            rivals = torch.where(ages[:, R] >= 0, state.scores[:, R], -torch.inf)
+            lowest, slot = rivals.min(dim=1)
+            admitted = (leaver_age >= 0) & (leaver_score > lowest)
+            here = admitted.unsqueeze(1) & (
+                torch.arange(self.rho, device=h.device) == slot[:, None]
+            )
+            evicted = torch.where(admitted, ages[:, R].gather(1, slot[:, None])[:, 0], leaver_age)
+
+        def enter(old: Tensor, new: Tensor) -> Tensor:
+            """R takes the leaver where it was admitted, S moves on by one and takes the new."""
+            mask = here.view(*here.shape, *[1] * (old.dim() - 2))
+            relevant = torch.where(mask, old[:, leaving : leaving + 1], old[:, R])
+            return torch.cat([relevant, old[:, S][:, 1:], new.unsqueeze(1)], dim=1)
+
+        return (
+            enter(state.states, h),
+            enter(state.scores, torch.zeros_like(leaver_score)),
+            enter(ages, torch.zeros_like(leaver_age)),
+            admitted,
+            evicted,
+        )
+
+
+class RelLSTM(RelevancyMemory):
+    """LSTM with relevancy screening (Kerg et al. 2020)."""
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(input_size, hidden_size, cell="lstm", **options)
+
+
+class RelRNN(RelevancyMemory):
+    """RNN with relevancy screening (Kerg et al. 2020)."""
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(input_size, hidden_size, cell="rnn", **options)
