@@ -1,0 +1,72 @@
+"""Environments: MiniGrid and BabyAI worlds, fast (EnvPool) or as judge (minigrid), and any other.
+
+The folder is imported as ``relagent.envs``, since ``envs`` is a name that many projects have.
+"""
+
+from relagent.envs.make import (
+    BackendError,
+    EnvCountError,
+    PythonVecEnv,
+    UnknownEnvironmentError,
+    UnsupportedSpaceError,
+    backend_of,
+    default_parts,
+    make_env,
+    make_vec_env,
+)
+from relagent.envs.observations import (
+    IMAGE_HIGH,
+    MISSION_LENGTH,
+    NO_ACTION,
+    PADDING,
+    PARTS,
+    UNKNOWN_WORD,
+    VOCABULARY_SIZE,
+    WORDS,
+    GridObservation,
+    ObservationPartsError,
+    check_parts,
+    detokenize,
+    observation_space,
+    tokenize,
+)
+from relagent.envs.pairs import PAIRS, Pair, ladder_of, pair_of
+from relagent.envs.pool import ActionError, EnvPoolVecEnv, PoolAttributeError, PoolClosedError
+from relagent.envs.seeding import SeedError, evaluation_seeds, training_seeds
+
+__all__ = [
+    "IMAGE_HIGH",
+    "MISSION_LENGTH",
+    "NO_ACTION",
+    "PADDING",
+    "PAIRS",
+    "PARTS",
+    "UNKNOWN_WORD",
+    "VOCABULARY_SIZE",
+    "WORDS",
+    "ActionError",
+    "BackendError",
+    "EnvCountError",
+    "EnvPoolVecEnv",
+    "GridObservation",
+    "ObservationPartsError",
+    "Pair",
+    "PoolAttributeError",
+    "PoolClosedError",
+    "PythonVecEnv",
+    "SeedError",
+    "UnknownEnvironmentError",
+    "UnsupportedSpaceError",
+    "backend_of",
+    "check_parts",
+    "default_parts",
+    "detokenize",
+    "evaluation_seeds",
+    "ladder_of",
+    "make_env",
+    "make_vec_env",
+    "observation_space",
+    "pair_of",
+    "tokenize",
+    "training_seeds",
+]

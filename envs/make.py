@@ -1,0 +1,209 @@
+"""One function that makes any environment, on the fastest backend that has it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from relagent.envs.observations import (
+    PARTS,
+    GridObservation,
+    ObservationPartsError,
+    mission_varies,
+)
+from relagent.envs.pool import EnvPoolVecEnv
+from relagent.envs.seeding import training_seeds
+from relagent.errors import RelagentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Backend = Literal["auto", "envpool", "minigrid"]
+
+
+class UnknownEnvironmentError(RelagentError):
+    """No registered environment has this id."""
+
+
+class BackendError(RelagentError):
+    """The backend asked for does not exist or does not have this environment."""
+
+
+class EnvCountError(RelagentError):
+    """A number of environments or threads below one."""
+
+
+class UnsupportedSpaceError(RelagentError):
+    """An environment whose observations or actions are of a kind that agents here cannot take."""
+
+
+class PythonVecEnv(DummyVecEnv):
+    """stable-baselines3's ``DummyVecEnv`` with a backend's name and hashed seeds."""
+
+    backend: str
+
+    def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
+        super().__init__(env_fns)
+        package = "minigrid" if _is_grid(self.envs[0]) else "gymnasium"
+        self.backend = f"{package} {_version(package)}"
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Set the seeds of the next ``reset``: ``training_seeds(seed, n_envs)``."""
+        if seed is None:
+            seed = int(np.random.default_rng().integers(2**30))
+        self._seeds = list(training_seeds(seed, self.num_envs))
+        return self._seeds
+
+
+def make_vec_env(
+    env_id: str,
+    n_envs: int,
+    seed: int,
+    *,
+    backend: Backend = "auto",
+    parts: Sequence[str] | None = None,
+    n_threads: int | None = None,
+) -> VecEnv:
+    """``n_envs`` environments as a stable-baselines3 ``VecEnv`` that reports its episodes.
+
+    MiniGrid and BabyAI worlds have the observations of ``observation_space(parts)``, the same on
+    both backends; any other Gymnasium environment is left as it is.
+
+    Args:
+        env_id: a registered Gymnasium id.
+        n_envs: number of environments, at least 1.
+        seed: the seed that all environments' seeds are hashed from, at least 0.
+        backend: ``"envpool"`` (C++), ``"minigrid"`` (Python, also for environments of other
+            packages) or ``"auto"``: EnvPool where it is installed and has the id.
+        parts: parts of the observation, ``default_parts(env_id)`` if None.
+        n_threads: EnvPool's threads; it has no influence on the results.
+
+    Raises:
+        UnknownEnvironmentError, BackendError, EnvCountError, UnsupportedSpaceError,
+        ObservationPartsError, SeedError: each says what to change.
+    """
+    if n_envs < 1:
+        raise EnvCountError(f"{n_envs} environments were asked for: choose 1 or more.")
+    if n_threads is not None and n_threads < 1:
+        raise EnvCountError(f"{n_threads} threads were asked for: choose 1 or more.")
+    if backend not in ("auto", "envpool", "minigrid"):
+        raise BackendError(f"unknown backend {backend!r}: choose auto, envpool or minigrid.")
+    seeds = training_seeds(seed, n_envs)
+    template = make_env(env_id, parts)
+    pooled = _is_grid(template) and backend != "minigrid" and _envpool_has(env_id)
+    if backend == "envpool" and not pooled:
+        raise BackendError(
+            f"{env_id} is not to be had from EnvPool: install envpool if it is missing, or choose "
+            'backend "minigrid".'
+        )
+    venv: VecEnv
+    if pooled and isinstance(template, GridObservation):
+        actions = template.action_space
+        venv = EnvPoolVecEnv(
+            env_id,
+            seeds,
+            parts=template.parts,
+            action_space=actions if isinstance(actions, spaces.Discrete) else None,
+            n_threads=n_threads,
+        )
+    else:
+        venv = PythonVecEnv([partial(_monitored, env_id, parts) for _ in range(n_envs)])
+    template.close()
+    venv.seed(seed)
+    return venv
+
+
+def make_env(env_id: str, parts: Sequence[str] | None = None) -> gym.Env[Any, Any]:
+    """One environment of the Python package, a MiniGrid or BabyAI world as a ``GridObservation``.
+
+    Raises:
+        UnknownEnvironmentError: no registered environment has this id.
+        UnsupportedSpaceError: its observations are none of Box, Discrete or Dict of those.
+        ObservationPartsError: see ``check_parts``; or parts of an environment that has none.
+    """
+    env = _gym_make(env_id)
+    if _is_grid(env):
+        return GridObservation(env, parts if parts is not None else default_parts(env_id))
+    if parts is not None:
+        raise ObservationPartsError(
+            f"{env_id} is no MiniGrid or BabyAI world, so its observation has no parts: leave "
+            "them out."
+        )
+    _check_space(env_id, env.observation_space)
+    return env
+
+
+@lru_cache(maxsize=1024)
+def default_parts(env_id: str) -> tuple[str, ...]:
+    """All parts of the observation, without the mission where a world never varies it.
+
+    Raises:
+        UnknownEnvironmentError: no registered environment has this id.
+    """
+    env = _gym_make(env_id)
+    varies = mission_varies(env)
+    env.close()
+    return tuple(part for part in PARTS if part != "mission" or varies)
+
+
+def backend_of(venv: VecEnv) -> str:
+    """Name and version of what runs these environments, such as ``"envpool 1.2.5"``."""
+    name = getattr(venv.unwrapped, "backend", None)
+    return name if isinstance(name, str) else f"gymnasium {_version('gymnasium')}"
+
+
+def _gym_make(env_id: str) -> gym.Env[Any, Any]:
+    import minigrid  # noqa: F401  # registers its ids with gymnasium
+
+    try:
+        # The checker complains about minigrid's own text space at every reset.
+        return gym.make(env_id, disable_env_checker=True)
+    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
+        near = difflib.get_close_matches(env_id, list(gym.registry), n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "give an id such as CartPole-v1."
+        raise UnknownEnvironmentError(f"unknown environment {env_id!r}: {hint}") from error
+
+
+def _monitored(env_id: str, parts: Sequence[str] | None) -> gym.Env[Any, Any]:
+    return Monitor(make_env(env_id, parts))
+
+
+def _is_grid(env: gym.Env[Any, Any]) -> bool:
+    from minigrid.minigrid_env import MiniGridEnv
+
+    return isinstance(env.unwrapped, MiniGridEnv)
+
+
+def _check_space(env_id: str, space: spaces.Space[Any]) -> None:
+    leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
+    if not all(isinstance(leaf, spaces.Box | spaces.Discrete) for leaf in leaves):
+        raise UnsupportedSpaceError(
+            f"{env_id} observes {space}: only Box, Discrete and a Dict of those can be used."
+        )
+
+
+@lru_cache(maxsize=1)
+def _envpool_ids() -> frozenset[str]:
+    if importlib.util.find_spec("envpool") is None:
+        return frozenset()
+    import envpool
+
+    return frozenset(envpool.list_all_envs())
+
+
+def _envpool_has(env_id: str) -> bool:
+    return env_id in _envpool_ids()
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
