@@ -1,0 +1,6 @@
+"""The agent: encoder, policy, rollout, PPO, training, transfer; read in this order."""
+
+from relagent.rl.policy import MemoryPolicy
+from relagent.rl.ppo import MemoryPPO
+
+__all__ = ["MemoryPPO", "MemoryPolicy"]

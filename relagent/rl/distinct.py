@@ -1,0 +1,47 @@
+"""Find the distinct rows of a batch of integers, to compute each of them only once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MULTIPLIERS: dict[tuple[int, torch.device], Tensor] = {}
+
+
+def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Group equal rows.
+
+    Rows are compared by a 64-bit multilinear hash (Dietzfelbinger 1996); the grouping is then
+    checked exactly, so that a collision costs time but never correctness.
+
+    Args:
+        rows: [N, K] integers.
+
+    Returns:
+        The index [U] of one representative for each distinct row, and for each row the number of
+        its group [N]: ``rows[first][group]`` equals ``rows``.
+    """
+    hashes = (rows.long() * _multipliers(rows.shape[1], rows.device)).sum(dim=1)
+    _, group, counts = torch.unique(hashes, return_inverse=True, return_counts=True)
+    first = _first_of_each(group, len(counts))
+    if not torch.equal(rows[first][group], rows):
+        _, group, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
+        first = _first_of_each(group, len(counts))
+    return first, group
+
+
+def _first_of_each(group: Tensor, groups: int) -> Tensor:
+    order = torch.arange(len(group), device=group.device)
+    first = torch.full((groups,), len(group), dtype=torch.int64, device=group.device)
+    return first.scatter_reduce_(0, group, order, reduce="amin")
+
+
+def _multipliers(columns: int, device: torch.device) -> Tensor:
+    """Return fixed random 64-bit numbers, from a generator of their own."""
+    known = _MULTIPLIERS.get((columns, device))
+    if known is None:
+        generator = torch.Generator().manual_seed(0x5EED)
+        bounds = torch.iinfo(torch.int64)
+        known = torch.randint(bounds.min, bounds.max, (columns,), generator=generator).to(device)
+        _MULTIPLIERS[columns, device] = known
+    return known

@@ -1,0 +1,385 @@
+"""Proximal policy optimisation of a policy that remembers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from copy import deepcopy
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # the field's name for it
+
+from relagent.errors import RelagentError
+from relagent.memories import AnyState, take_rows
+from relagent.rl.policy import (
+    GruPolicy,
+    LstmPolicy,
+    MemLstmPolicy,
+    MemoryPolicy,
+    NoMemoryPolicy,
+    RelLstmPolicy,
+)
+from relagent.rl.rollout import Minibatch, Rollout
+
+
+class PPOOptionError(RelagentError):
+    """A setting of the algorithm that cannot work."""
+
+
+class MemoryPPO(OnPolicyAlgorithm):
+    """PPO (Schulman et al. 2017) with any memory of the registry.
+
+    It takes the arguments of sb3-contrib's ``RecurrentPPO`` and is used the same way::
+
+        model = MemoryPPO("RelLstmPolicy", env, policy_kwargs=dict(memory_kwargs=dict(nu=5, rho=5)))
+        model.learn(500_000)
+        action, state = model.predict(obs, state, episode_start)
+
+    Rollouts are time-major and keep one start state per environment; minibatches take whole
+    environments, so gradients reach back through the whole rollout, and to its start exactly.
+    Where an episode was truncated, the value of its last observation is read with the memory as it
+    was before the reset.
+
+    Args:
+        policy: ``"RelLstmPolicy"``, ``"MemLstmPolicy"``, ``"LstmPolicy"``, ``"GruPolicy"``,
+            ``"NoMemoryPolicy"``, or a subclass of :class:`~relagent.rl.policy.MemoryPolicy`.
+        env: a Gymnasium environment, its id, or a ``VecEnv``.
+        learning_rate: Adam's step size, or a schedule.
+        n_steps: T, steps of each environment between two updates.
+        batch_size: transitions in a minibatch; rounded down to whole environments, at least one.
+        n_epochs: passes over each rollout.
+        gamma: discount γ.
+        gae_lambda: λ of generalised advantage estimation.
+        clip_range: ε of the clipped surrogate.
+        clip_range_vf: the same for values; ``None``: not clipped.
+        normalize_advantage: to mean 0 and deviation 1 over the rollout.
+        ent_coef: weight of the entropy bonus.
+        vf_coef: weight of the value loss.
+        max_grad_norm: the gradient's norm is clipped to this.
+        target_kl: stop the epochs when the approximate KL divergence passes 1.5 times this.
+        policy_kwargs: options of the policy.
+
+    Raises:
+        PPOOptionError: an impossible setting.
+    """
+
+    policy: MemoryPolicy  # type: ignore[assignment]  # the base class means its own actor-critic
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "RelLstmPolicy": RelLstmPolicy,
+        "MemLstmPolicy": MemLstmPolicy,
+        "LstmPolicy": LstmPolicy,
+        "GruPolicy": GruPolicy,
+        "NoMemoryPolicy": NoMemoryPolicy,
+        "MemoryPolicy": MemoryPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[MemoryPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 5e-4,
+        n_steps: int = 128,
+        batch_size: int = 512,
+        n_epochs: int = 4,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.01,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        for name, value in (
+            ("n_steps", n_steps),
+            ("batch_size", batch_size),
+            ("n_epochs", n_epochs),
+        ):
+            if value < 1:
+                raise PPOOptionError(f"{name}={value} cannot work: use at least 1")
+        super().__init__(
+            cast(Any, policy),
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+            supported_action_spaces=(
+                spaces.Box,
+                spaces.Discrete,
+                spaces.MultiDiscrete,
+                spaces.MultiBinary,
+            ),
+        )
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.clip_range = clip_range
+        self.clip_range_vf = clip_range_vf
+        self.normalize_advantage = normalize_advantage
+        self.target_kl = target_kl
+        self._last_state: AnyState | None = None
+        self.rollout: Rollout | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.policy = cast(
+            MemoryPolicy,
+            self.policy_class(
+                self.observation_space,
+                self.action_space,
+                self.lr_schedule,
+                use_sde=self.use_sde,
+                **self.policy_kwargs,
+            ),
+        ).to(self.device)
+        self.clip_range = FloatSchedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        fresh = self._last_obs is None
+        result = super()._setup_learn(*args, **kwargs)
+        if fresh or self._last_state is None:
+            self._last_state = self.policy.initial_state(self.n_envs)
+        return result
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
+    ) -> bool:
+        """Act for ``n_rollout_steps`` steps in every environment.
+
+        Returns:
+            False where a callback asked to stop.
+        """
+        assert self._last_obs is not None and self._last_state is not None
+        self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+
+        state = self._last_state
+        rollout = Rollout(n_rollout_steps, env.num_envs, start_state=state)
+        for _ in range(n_rollout_steps):
+            observations = self._to_tensors(self._last_obs)
+            episode_starts = self._to_tensor(self._last_episode_starts).bool()
+            with torch.no_grad():
+                actions, values, log_prob, state = self.policy(observations, state, episode_starts)
+
+            new_obs, rewards, dones, infos = env.step(self._to_env(actions))
+            self.num_timesteps += env.num_envs
+
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer(infos, dones)
+
+            rewards = self._bootstrap_truncated(rewards, dones, infos, state)
+            rollout.add(
+                observations,
+                episode_starts,
+                actions,
+                self._to_tensor(rewards).to(values.dtype),
+                values,
+                log_prob,
+            )
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
+            self._last_state = state
+
+        ended = self._to_tensor(dones).bool()
+        with torch.no_grad():
+            last_values = self.policy.predict_values(self._to_tensors(new_obs), state, ended)
+        rollout.finish(last_values, ended, self.gamma, self.gae_lambda)
+        self.rollout = rollout
+
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _bootstrap_truncated(
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], state: AnyState
+    ) -> np.ndarray:
+        """Add γ V(last observation) to the reward of a step that cut its episode off.
+
+        The value is read with the memory *before* its reset. An episode that terminated on the
+        same step has no future to add.
+        """
+        cut = [
+            env
+            for env in np.flatnonzero(dones)
+            if infos[env].get("TimeLimit.truncated", False)
+            and infos[env].get("terminal_observation") is not None
+        ]
+        if not cut:
+            return rewards
+        last = [infos[env]["terminal_observation"] for env in cut]
+        observations = (
+            {key: np.stack([obs[key] for obs in last]) for key in last[0]}
+            if isinstance(last[0], dict)
+            else np.stack(last)
+        )
+        rows = torch.as_tensor(np.asarray(cut), device=self.device)
+        with torch.no_grad():
+            values = self.policy.predict_values(
+                self._to_tensors(observations),
+                take_rows(state, rows),
+                torch.zeros(len(cut), dtype=torch.bool, device=self.device),
+            )
+        rewards = rewards.copy()
+        rewards[cut] += self.gamma * values.cpu().numpy()
+        return rewards
+
+    def train(self) -> None:
+        """Improve the policy on the last rollout."""
+        rollout = self.rollout
+        assert rollout is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        progress = self._current_progress_remaining
+        clip_range = cast(Schedule, self.clip_range)(progress)
+        clip_range_vf = (
+            None if self.clip_range_vf is None else cast(Schedule, self.clip_range_vf)(progress)
+        )
+
+        if self.normalize_advantage and rollout.advantages.numel() > 1:
+            advantages = rollout.advantages
+            rollout.advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+        envs_per_batch = max(1, self.batch_size // rollout.n_steps)
+        n_batches = max(1, rollout.n_envs // envs_per_batch)
+        statistics: dict[str, list[Tensor]] = defaultdict(list)
+        for _ in range(self.n_epochs):
+            kl_divergences = []
+            for batch in rollout.minibatches(n_batches):
+                loss, batch_statistics = self._loss(batch, clip_range, clip_range_vf)
+                kl_divergences.append(batch_statistics["approx_kl"])
+                self.policy.optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                batch_statistics["gradient_norm"] = torch.nn.utils.clip_grad_norm_(
+                    self.policy.parameters(), self.max_grad_norm
+                )
+                self.policy.optimizer.step()
+                for name, value in batch_statistics.items():
+                    statistics[name].append(value)
+            self._n_updates += 1
+            if (
+                self.target_kl is not None
+                and torch.stack(kl_divergences).mean() > 1.5 * self.target_kl
+            ):
+                break
+
+        for name, values in statistics.items():
+            self.logger.record(f"train/{name}", torch.stack(values).mean().item())
+        self.logger.record(
+            "train/explained_variance",
+            explained_variance(
+                rollout.values.flatten().cpu().numpy(), rollout.returns.flatten().cpu().numpy()
+            ),
+        )
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+
+    def _loss(
+        self, batch: Minibatch, clip_range: float, clip_range_vf: float | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return PPO's loss of a minibatch, and what to log of it."""
+        values, log_prob, entropy = self.policy.evaluate_actions(
+            batch.observations, batch.actions, batch.start_state, batch.episode_starts
+        )
+        log_ratio = log_prob - batch.old_log_prob
+        ratio = log_ratio.exp()
+        policy_loss = -torch.min(
+            batch.advantages * ratio,
+            batch.advantages * ratio.clamp(1 - clip_range, 1 + clip_range),
+        ).mean()
+
+        if clip_range_vf is not None:
+            change = (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
+            values = batch.old_values + change
+        value_loss = F.mse_loss(values, batch.returns)
+
+        # Without a closed form the entropy is estimated from the actions taken.
+        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+
+        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        with torch.no_grad():
+            statistics = {
+                "loss": loss.detach(),
+                "policy_gradient_loss": policy_loss.detach(),
+                "value_loss": value_loss.detach(),
+                "entropy_loss": entropy_loss.detach(),
+                # An estimate that is never negative (Schulman 2020, "Approximating KL divergence").
+                "approx_kl": (ratio - 1 - log_ratio).mean(),
+                "clip_fraction": ((ratio - 1).abs() > clip_range).to(ratio.dtype).mean(),
+            }
+        return loss, statistics
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "MemoryPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> MemoryPPO:
+        """Train for ``total_timesteps`` environment steps; see stable-baselines3."""
+        self.rollout_buffer = cast(Any, None)  # the base class passes it on; it is not used here
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def _to_tensor(self, array: Any) -> Tensor:
+        return torch.as_tensor(array, device=self.device)
+
+    def _to_tensors(self, observations: Any) -> Any:
+        # Copied, since an environment may write its next observation into the same arrays.
+        return obs_as_tensor(deepcopy(observations), self.device)
+
+    def _to_env(self, actions: Tensor) -> np.ndarray:
+        array: np.ndarray = actions.cpu().numpy()
+        if isinstance(self.action_space, spaces.Box):
+            array = np.clip(array, self.action_space.low, self.action_space.high)
+        return array
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_last_state", "rollout"]
