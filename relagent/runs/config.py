@@ -1,0 +1,239 @@
+"""Configuration as a frozen dataclass; the command line and the JSON are made from it.
+
+::
+
+    @dataclass(frozen=True)
+    class TrainConfig(Config):
+        env: str = option(help="Environment to train on.")
+        n_envs: int = option(64, "Number of parallel environments.")
+        memory: Literal["rel", "mem"] = option("rel", "Memory of the agent.")
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.n_envs < 1:
+                raise ConfigError("n_envs", self.n_envs, "it must be at least 1")
+
+A field is a bool, int, float or str (or a ``Literal`` of those), a ``tuple[..., ...]`` of one of
+them, or one of these ``| None``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from relagent.errors import RelagentError
+
+
+class ConfigError(RelagentError):
+    """A setting that cannot work."""
+
+    def __init__(self, name: str, value: object, rule: str) -> None:
+        super().__init__(f"{name} is {value!r}; {rule}")
+
+
+class ConfigKeyError(RelagentError):
+    """Settings that are unknown, or missing."""
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    choices: Sequence[Any] | None = None,
+    flag: str | None = None,
+) -> Any:
+    """A field of a :class:`Config`.
+
+    Args:
+        default: immutable; a field without one must be given.
+        help: one sentence, shown by ``--help``.
+        choices: the allowed values (of each element, in a tuple field).
+        flag: the command-line flag, where it is not the field's name with dashes.
+    """
+    metadata = {"help": help, "choices": choices, "flag": flag}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Base class of configurations: checks the type and the choices of every field when made.
+
+    An int for a float becomes one, and a list for a tuple. Subclasses check ranges in their
+    ``__post_init__`` after calling this one.
+
+    Raises:
+        ConfigError: a value of another type, not finite, or not among the choices.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(type(self)).items():
+            # Frozen for users; this runs before anybody holds the object.
+            object.__setattr__(self, name, kind.check(name, getattr(self, name)))
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class _Kind(NamedTuple):
+    """What a field accepts."""
+
+    base: type
+    optional: bool
+    many: bool
+    choices: tuple[Any, ...] | None
+
+    def describe(self) -> str:
+        one = " or ".join(map(repr, self.choices)) if self.choices else _WORDS[self.base]
+        return (f"a list, each {one}" if self.many else one) + " or none" * self.optional
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value as this kind holds it; raises ConfigError."""
+        if value is None and self.optional:
+            return None
+        if not self.many:
+            return self._check_one(name, value)
+        if not isinstance(value, tuple | list):
+            raise ConfigError(name, value, f"it must be {self.describe()}")
+        return tuple(self._check_one(name, item) for item in value)
+
+    def _check_one(self, name: str, value: Any) -> Any:
+        if self.base is float and type(value) in (int, float):
+            fits = abs(value) <= sys.float_info.max  # False for infinities and NaN
+        else:
+            fits = type(value) is self.base
+        if not fits or (self.choices and value not in self.choices):
+            raise ConfigError(name, value, f"it must be {self.describe()}")
+        return self.base(value)
+
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
+
+
+def _kinds(config_class: type[Config]) -> dict[str, _Kind]:
+    hints = get_type_hints(config_class)
+    return {
+        field.name: _kind(field, hints[field.name]) for field in dataclasses.fields(config_class)
+    }
+
+
+def _kind(field: dataclasses.Field[Any], hint: Any) -> _Kind:
+    choices = field.metadata.get("choices")
+    optional = many = False
+    if get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint):
+        optional = True
+        (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
+    if get_origin(hint) is tuple and get_args(hint)[1:] == (...,):
+        many = True
+        hint = get_args(hint)[0]
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        hint = type(choices[0])
+    if hint not in _WORDS:
+        raise TypeError(f"{field.name}: {hint} cannot be a setting, see relagent.runs.config")
+    return _Kind(hint, optional, many, tuple(choices) if choices else None)
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The settings as a JSON object: one key a field."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def from_json(config_class: type[ConfigT], data: Any) -> ConfigT:
+    """The configuration that :func:`to_json` described.
+
+    Raises:
+        ConfigKeyError: ``data`` is no object, or a key is unknown or missing.
+        ConfigError: a value does not fit its field.
+    """
+    names = [field.name for field in dataclasses.fields(config_class)]
+    if not isinstance(data, Mapping):
+        raise ConfigKeyError(f"settings must be a JSON object, not a {type(data).__name__}")
+    for name in data:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+            raise ConfigKeyError(f"unknown setting {name!r}; {hint}")
+    missing = [name for name in names if name not in data]
+    if missing:
+        raise ConfigKeyError(f"missing setting {', '.join(missing)}; every setting must be there")
+    return config_class(**data)
+
+
+def add_arguments(parser: argparse.ArgumentParser, config_class: type[Config]) -> None:
+    """Add one flag for each field: ``--n-envs N`` for ``n_envs``, ``--flag/--no-flag`` for a bool.
+
+    A tuple takes several values. A field that may be None takes ``none``. A flag that is not given
+    leaves nothing in the namespace, so :func:`from_arguments` knows what the user asked for.
+    """
+    kinds = _kinds(config_class)
+    for field in dataclasses.fields(config_class):
+        kind = kinds[field.name]
+        settings: dict[str, Any] = {
+            "dest": field.name,
+            "default": argparse.SUPPRESS,
+            "help": _help(field).replace("%", "%%"),
+        }
+        if kind.base is bool:
+            settings["action"] = argparse.BooleanOptionalAction
+        else:
+            settings["type"] = _reader(kind)
+            settings["metavar"] = {int: "N", float: "X", str: field.name.upper()}[kind.base]
+            if kind.choices:
+                settings["choices"] = [*kind.choices, *([None] if kind.optional else [])]
+                del settings["metavar"]  # argparse shows the choices
+            if kind.many:
+                settings["nargs"] = "*"
+        parser.add_argument(_flag(field), **settings)
+
+
+def from_arguments(
+    config_class: type[ConfigT], arguments: argparse.Namespace, base: ConfigT | None = None
+) -> ConfigT:
+    """The configuration that the command line asked for.
+
+    Args:
+        config_class: what to make.
+        arguments: parsed by a parser that :func:`add_arguments` prepared.
+        base: settings that hold where no flag was given (those of a run to resume, for example);
+            without it, the defaults.
+
+    Raises:
+        ConfigKeyError: a setting without a default was not given.
+        ConfigError: a value cannot work.
+    """
+    fields = dataclasses.fields(config_class)
+    given = {f.name: getattr(arguments, f.name) for f in fields if hasattr(arguments, f.name)}
+    if base is not None:
+        return dataclasses.replace(base, **given)
+    for field in fields:
+        if field.default is dataclasses.MISSING and field.name not in given:
+            raise ConfigKeyError(f"{_flag(field)} is needed: {field.metadata.get('help', '')}")
+    return config_class(**given)
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
+    return field.metadata.get("flag") or "--" + field.name.replace("_", "-")
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    text = str(field.metadata.get("help", ""))
+    if field.default is dataclasses.MISSING:
+        return text
+    default = field.default
+    if isinstance(default, tuple):
+        default = " ".join(map(str, default)) or None
+    return f"{text} (default: {'none' if default is None else default})"
+
+
+def _reader(kind: _Kind) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        return None if kind.optional and text.lower() == "none" else kind.base(text)
+
+    read.__name__ = kind.base.__name__  # argparse says "invalid int value" with it
+    return read

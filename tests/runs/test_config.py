@@ -1,0 +1,171 @@
+"""Settings are checked when made, and the command line and the JSON say the same."""
+
+import argparse
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relagent.runs.config import (
+    Config,
+    ConfigError,
+    ConfigKeyError,
+    add_arguments,
+    from_arguments,
+    from_json,
+    option,
+    to_json,
+)
+
+
+@dataclass(frozen=True)
+class Example(Config):
+    env: str = option(help="Environment, 100% of it.")
+    total_steps: int = option(5_000_000, "Steps.", flag="--steps")
+    learning_rate: float = option(5e-4, "Step size.")
+    memory: Literal["rel", "mem"] = option("rel", "Memory.")
+    combine: str | None = option(None, "How.", choices=("sum", "mean"))
+    use_film: bool = option(True, "Condition on the text.")
+    rho: int | None = option(5, "Relevant states; none for no limit.")
+    sizes: tuple[int, ...] = option((5, 6), "Sizes.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.total_steps < 1:
+            raise ConfigError("total_steps", self.total_steps, "it must be at least 1")
+
+
+def parse(*words: str, base: Example | None = None) -> Example:
+    parser = argparse.ArgumentParser(prog="x")
+    add_arguments(parser, Example)
+    return from_arguments(Example, parser.parse_args(words), base)
+
+
+def test_the_command_line_gives_the_configuration() -> None:
+    assert parse("--env", "A") == Example(env="A")
+    words = "--env A --steps 7 --learning-rate 1 --memory mem --combine sum --no-use-film"
+    expected = Example("A", 7, 1.0, "mem", "sum", False, None, ())
+    assert parse(*words.split(), "--rho", "none", "--sizes") == expected
+    assert parse("--env", "A", "--sizes", "8", "16").sizes == (8, 16)
+
+
+def test_a_base_holds_where_no_flag_was_given() -> None:
+    base = Example("A", 7, memory="mem")
+    assert parse(base=base) == base
+    # A flag that repeats the default is still what the user asked for.
+    assert parse("--memory", "rel", base=base) == Example("A", 7)
+
+
+def test_what_is_needed_and_missing_is_said() -> None:
+    with pytest.raises(ConfigKeyError, match="--env is needed: Environment"):
+        parse()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--steps", "x"], "invalid int value: 'x'"),
+        (["--rho", "1.5"], "invalid int value: '1.5'"),
+        (["--memory", "gru"], "invalid choice: 'gru'"),
+        (["--stepz", "3"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_words(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--env", "A", *words)
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_help_names_every_flag_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "--env ENV Environment, 100% of it.",
+        "--steps N Steps. (default: 5000000)",
+        "--learning-rate X Step size. (default: 0.0005)",
+        "--memory {rel,mem} Memory. (default: rel)",
+        "--use-film, --no-use-film Condition on the text. (default: True)",
+        "(default: 5 6)",
+        "How. (default: none)",
+    ):
+        assert part in text
+    assert text.count("(default") == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("env", 3, "a text"),
+        ("total_steps", 1.0, "a whole number"),
+        ("total_steps", True, "a whole number"),
+        ("total_steps", None, "a whole number"),
+        ("total_steps", 0, "at least 1"),
+        ("learning_rate", float("nan"), "a finite number"),
+        ("learning_rate", float("inf"), "a finite number"),
+        ("learning_rate", 10**400, "a finite number"),
+        ("learning_rate", False, "a finite number"),
+        ("memory", "lstm", "'rel' or 'mem'"),
+        ("combine", "max", "'sum' or 'mean' or none"),
+        ("use_film", 1, "true or false"),
+        ("rho", "5", "a whole number or none"),
+        ("sizes", 5, "a list, each a whole number"),
+        ("sizes", (5, "6"), "a list, each a whole number"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, value: Any, rule: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        dataclasses.replace(Example("A"), **{name: value})
+    assert str(caught.value).startswith(f"{name} is ")
+    assert rule in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError):
+        from_json(Example, {**to_json(Example("A")), name: value})
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.builds(
+        Example,
+        env=st.text(),
+        total_steps=st.integers(1),
+        learning_rate=st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9),
+        memory=st.sampled_from(["rel", "mem"]),
+        combine=st.sampled_from(["sum", "mean", None]),
+        use_film=st.booleans(),
+        rho=st.none() | st.integers(),
+        sizes=st.lists(st.integers()),
+    )
+)
+def test_json_round_trip(config: Example) -> None:
+    back = from_json(Example, json.loads(json.dumps(to_json(config), allow_nan=False)))
+    assert back == config
+    assert isinstance(back.learning_rate, float)
+    assert isinstance(back.sizes, tuple)
+    hash(back)
+
+
+def test_json_with_other_keys() -> None:
+    good = to_json(Example("A"))
+    with pytest.raises(ConfigKeyError, match="unknown setting 'memori'; did you mean memory"):
+        from_json(Example, {**good, "memori": "rel"})
+    with pytest.raises(ConfigKeyError, match="unknown setting 'zzz'; known are env"):
+        from_json(Example, {**good, "zzz": 1})
+    with pytest.raises(ConfigKeyError, match="missing setting env, rho"):
+        from_json(Example, {k: v for k, v in good.items() if k not in ("env", "rho")})
+    with pytest.raises(ConfigKeyError, match="JSON object, not a list"):
+        from_json(Example, [])
+
+
+def test_a_field_that_cannot_be_a_setting() -> None:
+    @dataclass(frozen=True)
+    class Bad(Config):
+        where: bytes = option(b"", "No.")
+
+    with pytest.raises(TypeError, match="where"):
+        Bad()
