@@ -4,7 +4,6 @@ The folder is imported as ``relagent.envs``, since ``envs`` is a name that many 
 """
 
 from relagent.envs.make import (
-    BackendError,
     EnvCountError,
     PythonVecEnv,
     UnknownEnvironmentError,
@@ -31,7 +30,15 @@ from relagent.envs.observations import (
     tokenize,
 )
 from relagent.envs.pairs import PAIRS, Pair, ladder_of, pair_of
-from relagent.envs.pool import ActionError, EnvPoolVecEnv, PoolAttributeError, PoolClosedError
+from relagent.envs.pool import (
+    ActionError,
+    BackendError,
+    EnvPoolVecEnv,
+    PoolAttributeError,
+    PoolClosedError,
+    PoolCopyError,
+    pool_ids,
+)
 from relagent.envs.seeding import SeedError, evaluation_seeds, training_seeds
 
 __all__ = [
@@ -53,6 +60,7 @@ __all__ = [
     "Pair",
     "PoolAttributeError",
     "PoolClosedError",
+    "PoolCopyError",
     "PythonVecEnv",
     "SeedError",
     "UnknownEnvironmentError",
@@ -67,6 +75,7 @@ __all__ = [
     "make_vec_env",
     "observation_space",
     "pair_of",
+    "pool_ids",
     "tokenize",
     "training_seeds",
 ]

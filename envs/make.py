@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +18,7 @@ from relagent.envs.observations import (
     ObservationPartsError,
     mission_varies,
 )
-from relagent.envs.pool import EnvPoolVecEnv
+from relagent.envs.pool import BackendError, EnvPoolVecEnv, pool_ids
 from relagent.envs.seeding import training_seeds
 from relagent.errors import RelagentError
 
@@ -31,10 +30,6 @@ Backend = Literal["auto", "envpool", "minigrid"]
 
 class UnknownEnvironmentError(RelagentError):
     """No registered environment has this id."""
-
-
-class BackendError(RelagentError):
-    """The backend asked for does not exist or does not have this environment."""
 
 
 class EnvCountError(RelagentError):
@@ -96,23 +91,22 @@ def make_vec_env(
         raise EnvCountError(f"{n_threads} threads were asked for: choose 1 or more.")
     if backend not in ("auto", "envpool", "minigrid"):
         raise BackendError(f"unknown backend {backend!r}: choose auto, envpool or minigrid.")
-    seeds = training_seeds(seed, n_envs)
     template = make_env(env_id, parts)
-    pooled = _is_grid(template) and backend != "minigrid" and _envpool_has(env_id)
-    if backend == "envpool" and not pooled:
-        raise BackendError(
-            f"{env_id} is not to be had from EnvPool: install envpool if it is missing, or choose "
-            'backend "minigrid".'
-        )
     venv: VecEnv
-    if pooled and isinstance(template, GridObservation):
+    if isinstance(template, GridObservation) and (
+        backend == "envpool" or (backend == "auto" and env_id in pool_ids())
+    ):
         actions = template.action_space
         venv = EnvPoolVecEnv(
             env_id,
-            seeds,
+            training_seeds(seed, n_envs),
             parts=template.parts,
             action_space=actions if isinstance(actions, spaces.Discrete) else None,
             n_threads=n_threads,
+        )
+    elif backend == "envpool":
+        raise BackendError(
+            f'{env_id} is no MiniGrid or BabyAI world: choose the backend "auto" or "minigrid".'
         )
     else:
         venv = PythonVecEnv([partial(_monitored, env_id, parts) for _ in range(n_envs)])
@@ -166,7 +160,9 @@ def _gym_make(env_id: str) -> gym.Env[Any, Any]:
     try:
         # The checker complains about minigrid's own text space at every reset.
         return gym.make(env_id, disable_env_checker=True)
-    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
+    except (gym.error.Error, ImportError) as error:
+        if env_id in gym.registry:  # known, but it could not be made: gymnasium says why
+            raise
         near = difflib.get_close_matches(env_id, list(gym.registry), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "give an id such as CartPole-v1."
         raise UnknownEnvironmentError(f"unknown environment {env_id!r}: {hint}") from error
@@ -188,19 +184,6 @@ def _check_space(env_id: str, space: spaces.Space[Any]) -> None:
         raise UnsupportedSpaceError(
             f"{env_id} observes {space}: only Box, Discrete and a Dict of those can be used."
         )
-
-
-@lru_cache(maxsize=1)
-def _envpool_ids() -> frozenset[str]:
-    if importlib.util.find_spec("envpool") is None:
-        return frozenset()
-    import envpool
-
-    return frozenset(envpool.list_all_envs())
-
-
-def _envpool_has(env_id: str) -> bool:
-    return env_id in _envpool_ids()
 
 
 def _version(package: str) -> str:
