@@ -45,7 +45,7 @@ _WORD_IDS = {word: i for i, word in enumerate(WORDS, start=2)}
 VOCABULARY_SIZE = 128
 """Word ids are below this number; it leaves room to append words without changing any shape."""
 
-MISSION_LENGTH = 64
+MISSION_LENGTH = 72
 """Longest mission in words: two pairs of BabyAI's "put ... next to ..." joined by "after you"."""
 
 
@@ -164,6 +164,6 @@ class GridObservation(gym.Wrapper[Observation, int, Any, Any]):
             "image": raw["image"],
             "direction": np.int64(raw["direction"]),
             "previous_action": np.int64(previous_action),
-            "mission": tokenize(raw["mission"]),
+            "mission": tokenize(raw["mission"]).copy(),
         }
         return {part: every[part] for part in self.parts}
