@@ -1,0 +1,9 @@
+"""How gradients travel through a memory: measurement, and the theory of Kerg et al. 2020.
+
+* :mod:`~relagent.analysis.gradients` measures them, for any memory.
+* :mod:`~relagent.analysis.decomposition` takes them apart by the number of recurrent factors.
+* :mod:`~relagent.analysis.uniform` and :mod:`~relagent.analysis.sparse` hold the two theorems.
+
+Equation numbers are those of the appendix; ``docs/appendix_misprints.md`` lists where it had to be
+corrected, and why.
+"""

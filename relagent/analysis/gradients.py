@@ -1,0 +1,195 @@
+"""Gradients that reach the hidden states inside a memory, of any memory in the registry.
+
+The hidden state h_t is what the recurrent cell hands to the rest of the step. A zero is added to it
+there, and the derivative with respect to that zero is the total derivative with respect to h_t: of
+everything that reads h_t afterwards, at this step or, through what is remembered, at later ones. An
+LSTM's own cell state c_t is not part of h_t and is held fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from relagent.errors import RelagentError
+from relagent.memories import AnyState, Memory, map_state
+
+
+class AnalysisInputError(RelagentError):
+    """A request that the analysis cannot answer."""
+
+
+class Handles(NamedTuple):
+    """An unrolled memory, with a handle on every hidden state."""
+
+    outputs: Tensor
+    """[T, B, H] what the memory returned: s_t of an attentive memory, h_t of a plain one."""
+    hidden: Tensor
+    """[T, B, H] the hidden states h_t."""
+    handles: Tensor
+    """[T, B, H] the zeros that were added to h_t: differentiate with respect to this leaf."""
+    state: AnyState
+    """The state after the last step."""
+
+
+def unroll_with_handles(
+    memory: Memory[Any],
+    x: Tensor,
+    state: AnyState | None = None,
+    episode_starts: Tensor | None = None,
+) -> Handles:
+    """Unroll a memory by its definition, so that gradients can be taken at every h_t.
+
+    Args:
+        memory: any memory.
+        x: [T, B, F].
+        state: the state before the first step; ``None``: empty.
+        episode_starts: [T, B] or ``None``, as in :meth:`Memory.unroll`.
+
+    Raises:
+        MemoryInputError: the shapes do not fit.
+    """
+    starts = memory._check(x, episode_starts)
+    state = memory.initial_state(x.shape[1]) if state is None else state
+    handles = torch.zeros(*x.shape[:2], memory.hidden_size, device=x.device, dtype=x.dtype)
+    handles.requires_grad_()
+    outputs, hidden = [], []
+    with torch.enable_grad():
+        for x_t, starts_t, handle in zip(x, starts, handles.unbind(), strict=True):
+            y, h, state = _step(memory, x_t, memory.reset(state, starts_t), handle)
+            outputs.append(y)
+            hidden.append(h)
+        return Handles(torch.stack(outputs), torch.stack(hidden), handles, state)
+
+
+def _step(
+    memory: Memory[Any], x: Tensor, state: AnyState, handle: Tensor
+) -> tuple[Tensor, Tensor, AnyState]:
+    """One step with ``handle`` added to h, wherever this memory makes it."""
+    cell = getattr(memory, "cell", None)
+    if isinstance(cell, nn.Module):
+        with _added_to_output(cell, handle) as made:
+            y, state = memory.step(x, state)
+        return y, made[-1], state
+    # Without a cell of its own, the output is h, and the state carries the same tensor.
+    old, state = memory.step(x, state)
+    y = old + handle
+    return y, y, map_state(lambda field: y if field is old else field, state)
+
+
+@contextmanager
+def _added_to_output(cell: nn.Module, handle: Tensor) -> Iterator[list[Tensor]]:
+    """Add ``handle`` to the h that ``cell`` returns; yield the list of what it then returned."""
+    made: list[Tensor] = []
+
+    def add(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        h, *rest = output if isinstance(output, tuple) else (output,)
+        made.append(h + handle)
+        return (made[-1], *rest) if isinstance(output, tuple) else made[-1]
+
+    hook = cell.register_forward_hook(add)
+    try:
+        yield made
+    finally:
+        hook.remove()
+
+
+def jacobians(
+    memory: Memory[Any], x: Tensor, episode_starts: Tensor | None = None, *, step: int = -1
+) -> Tensor:
+    """Return ds_T/dh_t for every t: the full Jacobians, for small sizes.
+
+    Args:
+        memory: any memory; ``memory.double()`` for ten digits and more.
+        x: [T, B, F].
+        episode_starts: [T, B] or ``None``.
+        step: which output s to differentiate; the last by default.
+
+    Returns:
+        [T, B, H, H]; entry i, j is d s_T[i] / d h_t[j] (equation 6). Zero for t after ``step``.
+    """
+    run = unroll_with_handles(memory, x, episode_starts=episode_starts)
+    rows = [_pull_back(run.outputs[step], row, run) for row in torch.eye(memory.hidden_size).to(x)]
+    return torch.stack(rows, dim=2)
+
+
+def jacobian_norms(
+    memory: Memory[Any],
+    x: Tensor,
+    episode_starts: Tensor | None = None,
+    *,
+    step: int = -1,
+    probes: int | None = None,
+) -> Tensor:
+    """Return the Frobenius norm ‖ds_T/dh_t‖ for every t, by vector-Jacobian products.
+
+    Args:
+        memory: any memory.
+        x: [T, B, F]; T may be in the thousands.
+        episode_starts: [T, B] or ``None``.
+        step: which output s to differentiate; the last by default.
+        probes: ``None`` sums the H rows and is exact; a number draws that many random vectors v of
+            signs and averages ‖vᵀJ‖², whose expectation is ‖J‖² (Hutchinson 1990).
+
+    Returns:
+        [T, B].
+
+    Raises:
+        AnalysisInputError: ``probes`` is not positive.
+    """
+    if probes is not None and probes < 1:
+        raise AnalysisInputError(f"probes={probes}: pass at least 1, or None for the exact norm")
+    run = unroll_with_handles(memory, x, episode_starts=episode_starts)
+    size = memory.hidden_size
+    vectors = (
+        torch.eye(size) if probes is None else torch.randint(0, 2, (probes, size)) * 2.0 - 1.0
+    ).to(x)
+    squares = torch.zeros_like(run.handles[..., 0])
+    for vector in vectors:
+        squares += _pull_back(run.outputs[step], vector, run).square().sum(dim=2)
+    return (squares if probes is None else squares / probes).sqrt()
+
+
+def gradient_norms(
+    memory: Memory[Any],
+    x: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    episode_starts: Tensor | None = None,
+    *,
+    state: AnyState | None = None,
+) -> Tensor:
+    """Return ‖∇_{h_t} L‖ for every t (figure 3 of Kerg et al. 2020).
+
+    Args:
+        memory: any memory.
+        x: [T, B, F], what the memory reads (behind an encoder: the encoder's output).
+        loss: from the outputs [T, B, H] to the scalar L; close over heads and targets.
+        episode_starts: [T, B] or ``None``.
+        state: the state before the first step; ``None``: empty.
+
+    Returns:
+        [T, B]; a row's norms are of its own part of L.
+
+    Raises:
+        AnalysisInputError: the loss is not a scalar.
+    """
+    run = unroll_with_handles(memory, x, state, episode_starts)
+    with torch.enable_grad():
+        value = loss(run.outputs)
+    if value.dim() != 0:
+        raise AnalysisInputError(
+            f"the loss has shape {list(value.shape)}, it must be a scalar: sum it over rows and "
+            "steps"
+        )
+    (gradient,) = torch.autograd.grad(value, run.handles)
+    return gradient.square().sum(dim=2).sqrt()
+
+
+def _pull_back(output: Tensor, vector: Tensor, run: Handles) -> Tensor:
+    """Return vᵀ ds/dh_t [T, B, H] for s [B, H] and v [H]."""
+    (gradient,) = torch.autograd.grad((output * vector).sum(), run.handles, retain_graph=True)
+    return gradient
