@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from relagent.errors import RelagentError
-from relagent.memories import AnyState, Memory, make_memory
+from relagent.memories import AnyState, Attention, Memory, make_memory
 from relagent.memories.base import map_state
 from relagent.rl.encoder import GridEncoder, default_encoder
 
@@ -208,6 +208,22 @@ class MemoryPolicy(BasePolicy):
             log_prob.view(steps, batch),
             None if entropy is None else entropy.view(steps, batch),
         )
+
+    def trace(self, observations: PyTorchObs, state: AnyState, episode_starts: Tensor) -> Attention:
+        """Replay a rollout and return what an attentive memory looked at.
+
+        Args:
+            observations: [T, B, ...].
+            state: the memories before the first step.
+            episode_starts: [T, B].
+
+        Raises:
+            MemoryOptionError: the memory has no attention.
+        """
+        steps, batch = episode_starts.shape
+        with torch.no_grad():
+            features = self.encode(flatten_time(observations)).view(steps, batch, -1)
+            return self.memory.trace(features, state, episode_starts)[2]
 
     def predict_values(
         self, observations: PyTorchObs, state: AnyState, episode_starts: Tensor

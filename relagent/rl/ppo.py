@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
+from collections.abc import Iterable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -20,6 +23,13 @@ from torch.nn import functional as F  # noqa: N812  # the field's name for it
 
 from relagent.errors import RelagentError
 from relagent.memories import AnyState, take_rows
+from relagent.rl.checkpoint import (
+    check_spaces,
+    model_arguments,
+    model_state,
+    restore_model,
+    space_of,
+)
 from relagent.rl.policy import (
     GruPolicy,
     LstmPolicy,
@@ -29,6 +39,8 @@ from relagent.rl.policy import (
     RelLstmPolicy,
 )
 from relagent.rl.rollout import Minibatch, Rollout
+from relagent.runs.checkpoint import CheckpointDamagedError, load_file, save_file
+from relagent.runs.packing import pack, unpack
 
 
 class PPOOptionError(RelagentError):
@@ -381,5 +393,74 @@ class MemoryPPO(OnPolicyAlgorithm):
             array = np.clip(array, self.action_space.low, self.action_space.high)
         return array
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_state", "rollout"]
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Save the model as one safetensors file that runs no code when it is loaded.
+
+        Args:
+            path: the file; ``.safetensors`` is added where there is no suffix.
+            exclude: not offered.
+            include: not offered.
+
+        Raises:
+            PPOOptionError: something else than a path, or a choice of parts, was given.
+            CheckpointWriteError: the file cannot be written.
+        """
+        if isinstance(path, io.IOBase) or exclude is not None or include is not None:
+            raise PPOOptionError(
+                "save() takes the path of a file and saves everything: pass a path"
+            )
+        tensors, data = pack(model_state(self))
+        save_file(_with_suffix(cast(Any, path)), tensors, {"model": data})
+
+    @classmethod
+    def load(  # type: ignore[override]  # there is no pickled system information to print
+        cls,
+        path: str | Path,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        force_reset: bool = True,
+        **arguments: Any,
+    ) -> MemoryPPO:
+        """Load a saved model.
+
+        Args:
+            path: the file.
+            env: where to train on; its spaces must be the model's. ``None``: only to predict.
+            device: where to put it.
+            custom_objects: what could not be stored without code: ``policy_class``,
+                ``policy_kwargs``, or a schedule that is a function.
+            force_reset: start new episodes when training goes on.
+            arguments: arguments of the class to change.
+
+        Raises:
+            CheckpointDamagedError: not a saved model, or a damaged one.
+            ModelMismatchError: the spaces do not fit, or something is missing.
+        """
+        tensors, data = load_file(_with_suffix(path))
+        if "model" not in data:
+            raise CheckpointDamagedError(Path(path), "it holds no model")
+        state = unpack(tensors, data["model"])
+        options = model_arguments(state, custom_objects or {}) | arguments
+        model = cls(env=cast(Any, env), device=device, _init_setup_model=False, **options)
+        if env is None:
+            model.observation_space = space_of(state["observation_space"])
+            model.action_space = space_of(state["action_space"])
+            model.n_envs = state["n_envs"]
+        else:
+            check_spaces(state, model.observation_space, model.action_space)
+        model._setup_model()
+        restore_model(model, state)
+        if force_reset:
+            model._last_obs = model._last_state = None
+        return model
+
+
+def _with_suffix(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix else path.with_suffix(".safetensors")

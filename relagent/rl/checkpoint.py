@@ -1,0 +1,278 @@
+"""A model as a tree of tensors and plain values, and back; nothing of it can run code."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
+
+from relagent.errors import RelagentError
+from relagent.runs.packing import PackError, pack
+
+if TYPE_CHECKING:
+    from relagent.rl.policy import MemoryPolicy
+    from relagent.rl.ppo import MemoryPPO
+
+
+class ModelMismatchError(RelagentError):
+    """A saved model that does not fit what it is to be used with."""
+
+
+_ARGUMENTS = (
+    "n_steps",
+    "batch_size",
+    "n_epochs",
+    "gamma",
+    "gae_lambda",
+    "normalize_advantage",
+    "ent_coef",
+    "vf_coef",
+    "max_grad_norm",
+    "target_kl",
+    "seed",
+)
+_SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
+_COUNTERS = (
+    "num_timesteps",
+    "_total_timesteps",
+    "_num_timesteps_at_start",
+    "_n_updates",
+    "_episode_num",
+    "_current_progress_remaining",
+)
+
+
+def model_state(model: MemoryPPO) -> dict[str, Any]:
+    """Return everything of a model: what it was made from, what it learned, where it stands.
+
+    What cannot be stored without code (a policy class of one's own, a schedule that is a function)
+    is left out by name and must be given again on loading.
+    """
+    aliases = {policy: name for name, policy in model.policy_aliases.items()}
+    missing = []
+    policy = aliases.get(cast(Any, model.policy_class))
+    if policy is None:
+        missing.append("policy_class")
+    policy_kwargs: Any = model.policy_kwargs
+    try:
+        pack(policy_kwargs)
+    except PackError:
+        policy_kwargs = None
+        missing.append("policy_kwargs")
+    schedules = {}
+    for name in _SCHEDULES:
+        try:
+            schedules[name] = _schedule_state(getattr(model, name))
+        except TypeError:
+            missing.append(name)
+    return {
+        "policy": policy,
+        "policy_kwargs": policy_kwargs,
+        "arguments": {name: getattr(model, name) for name in _ARGUMENTS},
+        "schedules": schedules,
+        "missing": missing,
+        "observation_space": space_state(model.observation_space),
+        "action_space": space_state(model.action_space),
+        "n_envs": model.n_envs,
+        "counters": {name: getattr(model, name) for name in _COUNTERS},
+        "parameters": dict(model.policy.state_dict()),
+        "optimizer": model.policy.optimizer.state_dict(),
+        "memory": model._last_state,
+        "observations": model._last_obs,
+        "episode_starts": model._last_episode_starts,
+        "episodes": [
+            {"r": float(episode["r"]), "l": int(episode["l"])}
+            for episode in model.ep_info_buffer or ()
+        ],
+        "successes": [float(success) for success in model.ep_success_buffer or ()],
+    }
+
+
+def restore_model(model: MemoryPPO, state: dict[str, Any]) -> None:
+    """Give a freshly made model of the same kind everything that :func:`model_state` took.
+
+    Raises:
+        ModelMismatchError: the spaces or the parameters do not fit.
+    """
+    check_spaces(state, model.observation_space, model.action_space)
+    _load_parameters(model.policy, state)
+    model.policy.optimizer.load_state_dict(state["optimizer"])
+    for name in _COUNTERS:
+        setattr(model, name, state["counters"][name])
+    window = model._stats_window_size
+    model.ep_info_buffer = deque(({**e, "t": 0.0} for e in state["episodes"]), maxlen=window)
+    model.ep_success_buffer = deque(state["successes"], maxlen=window)
+    if state["memory"] is not None and model.n_envs == state["n_envs"]:
+        kind = cast(Any, type(model.policy.initial_state(1)))
+        model._last_state = kind(*(part.to(model.device) for part in state["memory"]))
+        model._last_obs = state["observations"]
+        model._last_episode_starts = state["episode_starts"]
+
+
+def check_spaces(
+    state: dict[str, Any],
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+) -> None:
+    """Check that a saved model can be used with an environment of these spaces.
+
+    Raises:
+        ModelMismatchError: it cannot; says which space differs.
+    """
+    for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+        saved = space_of(state[name])
+        if saved != space:
+            raise ModelMismatchError(
+                f"the {name.replace('_', ' ')} does not fit: the model was made for {saved}, the "
+                f"environment has {space}; use an environment of the same kind"
+            )
+
+
+def model_arguments(state: dict[str, Any], custom_objects: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that make a model like the saved one.
+
+    Raises:
+        ModelMismatchError: something that was not stored is not in ``custom_objects``.
+    """
+    lacking = [name for name in state["missing"] if name not in custom_objects]
+    if lacking:
+        raise ModelMismatchError(
+            f"{', '.join(lacking)} could not be stored with the model: pass "
+            f"custom_objects=dict({lacking[0]}=...)"
+        )
+    arguments = {
+        "policy": state["policy"],
+        "policy_kwargs": state["policy_kwargs"],
+        **state["arguments"],
+        **{name: _schedule_of(value) for name, value in state["schedules"].items()},
+    }
+    for name, value in custom_objects.items():
+        arguments["policy" if name == "policy_class" else name] = value
+    return arguments
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A policy out of a run directory."""
+
+    policy: MemoryPolicy
+    config: Any
+    """The run's ``TrainConfig``."""
+    steps: int
+    """Environment steps it was trained for."""
+    backend: str
+    """What its worlds were simulated by."""
+    checkpoint: Path
+    """The file that it came from."""
+
+
+def load_policy(run: Path | str, device: str = "cpu") -> LoadedPolicy:
+    """Load the newest usable policy of a run, without making an environment.
+
+    Raises:
+        RelagentError: no run there, or none of its checkpoints can be used; one line says which.
+    """
+    from relagent.rl.train import TrainConfig, read_checkpoint
+    from relagent.runs.directory import RunDirectory
+
+    directory = RunDirectory.open(run)
+    config = directory.read_config(TrainConfig)
+    state, checkpoint = read_checkpoint(directory)
+    return LoadedPolicy(
+        policy=make_policy(state["model"], device),
+        config=config,
+        steps=checkpoint.step,
+        backend=state["backend"],
+        checkpoint=checkpoint.path,
+    )
+
+
+def make_policy(state: dict[str, Any], device: str = "cpu") -> MemoryPolicy:
+    """Make the policy of a saved model, ready to act.
+
+    Raises:
+        ModelMismatchError: its class or options could not be stored.
+    """
+    from relagent.rl.ppo import MemoryPPO
+
+    arguments = model_arguments(state, {})
+    policy_class = cast("type[MemoryPolicy]", MemoryPPO.policy_aliases[arguments["policy"]])
+    policy = policy_class(
+        space_of(state["observation_space"]),
+        space_of(state["action_space"]),
+        lambda _: 0.0,
+        **(arguments["policy_kwargs"] or {}),
+    ).to(device)
+    _load_parameters(policy, state)
+    policy.set_training_mode(False)
+    return policy
+
+
+def _load_parameters(policy: MemoryPolicy, state: dict[str, Any]) -> None:
+    try:
+        policy.load_state_dict(state["parameters"])
+    except RuntimeError as error:
+        raise ModelMismatchError(
+            "the saved parameters do not fit this policy "
+            f"({str(error).splitlines()[-1].strip()}); use the options it was made with"
+        ) from error
+
+
+def _schedule_state(schedule: Any) -> Any:
+    if isinstance(schedule, FloatSchedule):
+        schedule = schedule.value_schedule
+    if isinstance(schedule, ConstantSchedule):
+        return schedule.val
+    if isinstance(schedule, LinearSchedule):
+        return {"linear": [schedule.start, schedule.end, schedule.end_fraction]}
+    if schedule is None or isinstance(schedule, int | float):
+        return schedule
+    raise TypeError("a function cannot be stored")
+
+
+def _schedule_of(state: Any) -> Any:
+    return LinearSchedule(*state["linear"]) if isinstance(state, dict) else state
+
+
+def space_state(space: spaces.Space[Any]) -> dict[str, Any]:
+    """Return a space as plain values and arrays.
+
+    Raises:
+        ModelMismatchError: a kind of space that agents here do not take.
+    """
+    match space:
+        case spaces.Dict():
+            return {"dict": {name: space_state(part) for name, part in space.spaces.items()}}
+        case spaces.Box():
+            return {"box": [space.low, space.high]}
+        case spaces.Discrete():
+            return {"discrete": [int(space.n), int(space.start)]}
+        case spaces.MultiDiscrete():
+            return {"multi_discrete": space.nvec}
+        case spaces.MultiBinary():
+            return {"multi_binary": np.asarray(space.n).tolist()}
+    raise ModelMismatchError(
+        f"{space} cannot be stored: use Dict, Box, Discrete, MultiDiscrete or MultiBinary"
+    )
+
+
+def space_of(state: dict[str, Any]) -> spaces.Space[Any]:
+    """Return the space that :func:`space_state` described."""
+    ((kind, value),) = state.items()
+    match kind:
+        case "dict":
+            return spaces.Dict({name: space_of(part) for name, part in value.items()})
+        case "box":
+            return spaces.Box(value[0], value[1], dtype=value[0].dtype.type)
+        case "discrete":
+            return spaces.Discrete(value[0], start=value[1])
+        case "multi_discrete":
+            return spaces.MultiDiscrete(value)
+        case "multi_binary":
+            return spaces.MultiBinary(value)
+    raise ModelMismatchError(f"unknown kind of space {kind!r} in a saved model")

@@ -1,0 +1,366 @@
+"""Train an agent: settings in, a run directory out.
+
+An interrupted and resumed run equals the uninterrupted one bit for bit on a CPU. Weights,
+optimiser, memories, counters and random streams are stored; worlds cannot be, so they are led back
+to where they were by their seed and the actions since (:mod:`relagent.rl.worlds`). At each regular
+checkpoint, in every run, all worlds start anew from a seed hashed from the run's seed and the step:
+that keeps the record short.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.utils import LinearSchedule, safe_mean
+from torch.utils.tensorboard import SummaryWriter
+
+from relagent.envs import backend_of, make_vec_env
+from relagent.errors import RelagentError
+from relagent.memories import MEMORIES, make_memory
+from relagent.memories.attention import AttentiveMemory
+from relagent.memories.relevancy import RelevancyMemory
+from relagent.rl.callbacks import AttentionCallback, CheckpointCallback, ProgressCallback
+from relagent.rl.checkpoint import model_state, restore_model
+from relagent.rl.ppo import MemoryPPO
+from relagent.rl.worlds import ReplayableVecEnv
+from relagent.runs.checkpoint import Checkpoint
+from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.directory import RunDirectory, default_run_path
+from relagent.runs.packing import pack, unpack
+from relagent.runs.provenance import provenance
+from relagent.runs.random_states import random_states, restore_random_states
+
+
+class DeviceError(RelagentError):
+    """A device that is not there."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """Everything that decides what a run learns."""
+
+    env: str = option(help="World to train on: any MiniGrid, BabyAI or other Gymnasium id.")
+    memory: str = option("rel", f"Memory of the agent: one of {', '.join(MEMORIES)}.")
+    steps: int = option(5_000_000, "Environment steps to train for.")
+    seed: int = option(0, "Seed of weights, worlds and actions.")
+    n_envs: int = option(64, "Worlds that are played at the same time.")
+    nu: int = option(5, "Length of the short-term buffer of rel (the last ν states).")
+    rho: int = option(5, "Size of the relevant set of rel (the ρ most relevant states).")
+    combine: str = option(
+        "sum", "How hidden state and context make the macro-state.", choices=("sum", "mean")
+    )
+    hidden_size: int = option(64, "Size of the memory's hidden state.")
+    learning_rate: float = option(5e-4, "Step size of Adam.")
+    learning_rate_end: float | None = option(
+        None, "Anneal the step size linearly to this value; none keeps it constant."
+    )
+    n_steps: int = option(128, "Steps of each world between two updates.")
+    batch_size: int = option(512, "Transitions in a minibatch; whole worlds are taken.")
+    n_epochs: int = option(4, "Passes over each rollout.")
+    gamma: float = option(0.99, "Discount of future rewards.")
+    gae_lambda: float = option(0.95, "λ of generalised advantage estimation.")
+    clip_range: float = option(0.2, "Clip range of the policy's ratio.")
+    ent_coef: float = option(0.01, "Weight of the entropy bonus.")
+    vf_coef: float = option(0.5, "Weight of the value loss.")
+    max_grad_norm: float = option(0.5, "The gradient's norm is clipped to this.")
+    parts: tuple[str, ...] | None = option(
+        None,
+        "Parts of a grid observation: image, direction, previous_action, mission; none takes all, "
+        "the mission where it varies.",
+    )
+    backend: str = option(
+        "auto", "What simulates the worlds.", choices=("auto", "envpool", "minigrid")
+    )
+    checkpoint_every: int = option(250_000, "Environment steps between two checkpoints.")
+    device: str = option("auto", "Where to compute: auto, cpu or cuda.")
+    threads: int | None = option(None, "Threads to compute with; none takes what torch takes.")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without making anything."""
+        super().__post_init__()
+        for name in ("steps", "n_envs", "hidden_size", "n_steps", "batch_size", "n_epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, getattr(self, name), "it must be at least 1")
+        for name in ("seed", "ent_coef", "vf_coef", "learning_rate_end"):
+            if (getattr(self, name) or 0) < 0:
+                raise ConfigError(name, getattr(self, name), "it must not be negative")
+        for name in ("learning_rate", "clip_range", "max_grad_norm", "checkpoint_every"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(name, getattr(self, name), "it must be more than 0")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(name, getattr(self, name), "it must be between 0 and 1")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError("threads", self.threads, "it must be at least 1")
+        # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
+        make_memory(self.memory, 1, 1, **self.memory_options)
+
+    @property
+    def memory_options(self) -> dict[str, Any]:
+        """The options that the chosen memory takes."""
+        kind = MEMORIES.get(self.memory, AttentiveMemory)
+        options: dict[str, Any] = {}
+        if issubclass(kind, AttentiveMemory):
+            options["combine"] = self.combine
+        if issubclass(kind, RelevancyMemory):
+            options |= {"nu": self.nu, "rho": self.rho}
+        return options
+
+
+def train(
+    config: TrainConfig, path: Path | None = None, stop: Callable[[], bool] | None = None
+) -> bool:
+    """Train from the beginning.
+
+    Args:
+        config: what to learn, and how.
+        path: the run directory to make; by default one under ``runs/``, named after the settings.
+        stop: polled between rollouts; true saves and ends.
+
+    Returns:
+        Whether training went to its end (it may have been asked to stop).
+
+    Raises:
+        RelagentError: something that the user can mend; one line says what.
+    """
+    model, worlds = _make(config)
+    where = provenance(device=str(model.device), backend=backend_of(worlds))
+    path = path or default_run_path(config.env, config.memory, config.seed)
+    with RunDirectory.create(path, config, where) as run:
+        _begin_worlds(model, worlds, config.seed)
+        return _learn(config, model, worlds, run, stop)
+
+
+def resume(
+    path: Path, changes: dict[str, Any] | None = None, stop: Callable[[], bool] | None = None
+) -> bool:
+    """Go on with a run from its newest usable checkpoint.
+
+    Args:
+        path: the run directory.
+        changes: new values of ``steps``, ``device`` or ``threads``; all else stays as it was.
+        stop: see :func:`train`.
+
+    Returns:
+        Whether training went to its end.
+
+    Raises:
+        RelagentError: something that the user can mend; one line says what.
+    """
+    config = config_for_resume(RunDirectory.open(path).read_config(TrainConfig), changes or {})
+    model, worlds = _make(config)
+    where = provenance(device=str(model.device), backend=backend_of(worlds))
+    with RunDirectory.open_for_resume(path, where) as run:
+        state, checkpoint = read_checkpoint(run)
+        restore_model(model, state["model"])
+        if not _equal(worlds.replay(state["worlds"]), state["model"]["observations"]):
+            raise ResumeError(
+                f"{config.env} did not come back to where it was (simulated by "
+                f"{backend_of(worlds)}, saved with {state['backend']}): resume with the versions "
+                "in provenance.json"
+            )
+        run.rewind(checkpoint.step)
+        restore_random_states(state["random"])
+        return _learn(config, model, worlds, run, stop, state["pending"])
+
+
+class ResumeError(RelagentError):
+    """A run that cannot go on as asked."""
+
+
+_MAY_CHANGE = ("steps", "device", "threads")
+
+
+def config_for_resume(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """Return a run's settings with what may change on resuming changed.
+
+    Raises:
+        ResumeError: another setting differs from the run's.
+    """
+    settings = to_json(config)
+    for name, value in changes.items():
+        if name not in _MAY_CHANGE and value != getattr(config, name):
+            raise ResumeError(
+                f"{name} of this run is {settings[name]!r} and cannot become {value!r}: a resumed "
+                f"run may change only {', '.join(_MAY_CHANGE)}; start a new run instead"
+            )
+    return TrainConfig(**{**_fields(config), **changes})
+
+
+def read_checkpoint(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:
+    """Return the newest usable checkpoint as a tree; say where a newer one is damaged."""
+    checkpoint = run.load_checkpoint()
+    for line in checkpoint.skipped:
+        print(f"warning: {line}; using the one before", file=sys.stderr)
+    return unpack(checkpoint.tensors, checkpoint.data), checkpoint
+
+
+def _make(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if config.device != "auto" and config.device.split(":")[0] not in ("cpu", "cuda"):
+        raise DeviceError(f"unknown device {config.device!r}: choose auto, cpu or cuda")
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError("no CUDA device is to be had here: choose --device cpu or auto")
+    worlds = ReplayableVecEnv(
+        make_vec_env(
+            config.env,
+            config.n_envs,
+            config.seed,
+            backend=config.backend,  # type: ignore[arg-type]  # checked by the option's choices
+            parts=config.parts,
+        )
+    )
+    rate: Any = config.learning_rate
+    if config.learning_rate_end is not None:
+        rate = LinearSchedule(config.learning_rate, config.learning_rate_end, 1.0)
+    model = MemoryPPO(
+        "MemoryPolicy",
+        worlds,
+        learning_rate=rate,
+        n_steps=config.n_steps,
+        batch_size=config.batch_size,
+        n_epochs=config.n_epochs,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        clip_range=config.clip_range,
+        ent_coef=config.ent_coef,
+        vf_coef=config.vf_coef,
+        max_grad_norm=config.max_grad_norm,
+        policy_kwargs={
+            "memory": config.memory,
+            "memory_kwargs": config.memory_options,
+            "hidden_size": config.hidden_size,
+        },
+        seed=config.seed,
+        device=config.device,
+    )
+    return model, worlds
+
+
+def _begin_worlds(model: MemoryPPO, worlds: ReplayableVecEnv, seed: int) -> None:
+    """Start new episodes in all worlds, with empty memories."""
+    mixed = np.random.SeedSequence([seed, model.num_timesteps]).generate_state(1)[0]
+    model._last_obs = worlds.restart(int(mixed) % 2**30)  # type: ignore[assignment]  # Dict or array
+    model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
+    model._last_state = model.policy.initial_state(model.n_envs)
+
+
+def _learn(
+    config: TrainConfig,
+    model: MemoryPPO,
+    worlds: ReplayableVecEnv,
+    run: RunDirectory,
+    stop: Callable[[], bool] | None,
+    pending: dict[str, Any] | None = None,
+) -> bool:
+    board = _TensorBoard(run.path / "tensorboard", first_step=model.num_timesteps + 1)
+    logger = Logger(str(run.path), [_Metrics(run), board])
+    model.set_logger(logger)
+    if pending is None:
+        settings = {name: str(value) for name, value in to_json(config).items()}
+        logger.record("hparams", HParam(settings, {"rollout/ep_rew_mean": 0.0}), exclude="metrics")
+    for name, value in (pending or {}).items():
+        logger.record(name, value["value"], exclude=tuple(value["exclude"]))
+
+    def save(regular: bool) -> None:
+        if regular:
+            _begin_worlds(model, worlds, config.seed)
+        state = {
+            "model": model_state(model),
+            "worlds": worlds.snapshot(),
+            "random": random_states(),
+            "backend": backend_of(worlds),
+            "pending": _pending(logger),
+        }
+        tensors, data = pack(state)
+        run.save_checkpoint(model.num_timesteps, tensors, data)
+
+    checkpoints = CheckpointCallback(config.checkpoint_every, save, stop or (lambda: False))
+    print(f"run directory: {run.path}", file=sys.stderr, flush=True)
+    try:
+        if model.num_timesteps < config.steps:
+            model.learn(
+                config.steps - model.num_timesteps,
+                CallbackList([checkpoints, AttentionCallback(), ProgressCallback(config.steps)]),
+                reset_num_timesteps=False,
+            )
+        if checkpoints.stopped:
+            print(
+                f"stopped after {model.num_timesteps:,} steps; go on with: "
+                f"python train_rl.py --resume {run.path}",
+                file=sys.stderr,
+            )
+            return False
+        save(False)
+    finally:
+        logger.close()
+        worlds.close()
+    print(f"trained for {model.num_timesteps:,} steps{_summary(model)}", file=sys.stderr)
+    print(f"next: python evaluate_transfer.py {run.path}", file=sys.stderr)
+    return True
+
+
+def _summary(model: MemoryPPO) -> str:
+    episodes = model.ep_info_buffer
+    if not episodes:
+        return ""
+    reward = safe_mean([episode["r"] for episode in episodes])
+    return f"; mean reward of the last {len(episodes)} episodes {reward:.3f}"
+
+
+def _pending(logger: Logger) -> dict[str, Any]:
+    """Return what was recorded and not yet written: an update's figures are, until the next row."""
+    return {
+        name: {"value": float(value), "exclude": list(logger.name_to_excluded[name] or ())}
+        for name, value in logger.name_to_value.items()
+        if isinstance(value, int | float | np.number)
+    }
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
+    return np.array_equal(left, right)
+
+
+def _fields(config: TrainConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in to_json(config)}
+
+
+class _Metrics(KVWriter):
+    """The run's metrics file as an output of stable-baselines3's logger."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
+    ) -> None:
+        """Append one row of all that is a number."""
+        row = {
+            name: value
+            for name, value in sorted(key_values.items())
+            if isinstance(value, int | float | np.number)
+            and "metrics" not in (key_excluded[name] or ())
+        }
+        self.run.log_metrics(step, row)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class _TensorBoard(TensorBoardOutputFormat):
+    """stable-baselines3's TensorBoard output; a resumed run hides what it writes again."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=first_step)
+        self._is_closed = False
