@@ -164,10 +164,11 @@ def load_file(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def checkpoints(directory: Path | str) -> list[Path]:
     """The checkpoint files in a folder, oldest (fewest steps) first."""
     found = Path(directory).glob("checkpoint-*.safetensors")
-    return sorted((path for path in found if _step(path) >= 0), key=_step)
+    return sorted((path for path in found if step_of(path) >= 0), key=step_of)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step in a checkpoint file's name; -1 for any other name."""
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else -1
 
@@ -194,7 +195,7 @@ def save_checkpoint(
     save_file(path, tensors, {"step": step, "data": data})
     with contextlib.suppress(OSError):  # what cannot be removed costs space, no more
         remove_leftovers(path.parent)
-        for old in [p for p in checkpoints(directory) if _step(p) <= step][:-keep]:
+        for old in [p for p in checkpoints(directory) if step_of(p) <= step][:-keep]:
             old.unlink()
     return path
 

@@ -58,6 +58,8 @@ def pack(tree: Any) -> tuple[dict[str, Tensor], Any]:
 def unpack(tensors: Mapping[str, Tensor], data: Any) -> Any:
     """Put together what :func:`pack` split; types, dtypes, order and every bit come back.
 
+    (Of a Python float that is NaN, only that it is one.)
+
     Raises:
         UnpackError: the two do not belong together.
     """
