@@ -129,7 +129,7 @@ def mission_varies(env: gym.Env[Any, Any]) -> bool:
     )
 
 
-class GridObservation(gym.Wrapper[Observation, int, Any, Any]):
+class GridObservation(gym.Wrapper[Observation, int, Any, Any], gym.utils.RecordConstructorArgs):
     """A MiniGrid or BabyAI world of the Python package, seen through ``observation_space(parts)``.
 
     At an episode's end ``info["is_success"]`` tells whether its last reward was positive, and an
@@ -140,7 +140,8 @@ class GridObservation(gym.Wrapper[Observation, int, Any, Any]):
     """
 
     def __init__(self, env: gym.Env[Any, Any], parts: Sequence[str] = PARTS) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, parts=parts)
+        gym.Wrapper.__init__(self, env)
         self.parts = check_parts(parts)
         self.observation_space = observation_space(self.parts)
 

@@ -71,7 +71,9 @@ def test_tokens_round_trip(words: list[str]) -> None:
 
 
 def test_case_and_punctuation_do_not_matter_and_unknown_words_show() -> None:
-    assert np.array_equal(tokenize("Go to the door, then open"), tokenize("go to the door then open"))
+    assert np.array_equal(
+        tokenize("Go to the door, then open"), tokenize("go to the door then open")
+    )
     assert detokenize(tokenize("open the portal")) == "open the <unknown>"
 
 
