@@ -47,18 +47,21 @@ class CheckpointCallback(BaseCallback):
         self.save = save
         self.stop = stop
         self.stopped = False
+        self.saved_at = 0
 
     def _on_training_start(self) -> None:
         self._next = (self.num_timesteps // self.every + 1) * self.every
 
     def _on_rollout_start(self) -> None:
         # Between two rollouts everything is settled: the update is done, the next one not begun.
-        if self.stop():
-            self.save(False)
-            self.stopped = True
-        elif self.model.num_timesteps >= self._next:
-            self.save(True)
-            self._next = (self.model.num_timesteps // self.every + 1) * self.every
+        # A regular checkpoint is made also where training stops, since it changes what follows.
+        steps = self.model.num_timesteps
+        regular, self.stopped = steps >= self._next, self.stop()
+        if regular or self.stopped:
+            self.save(regular)
+            self.saved_at = steps
+        if regular:
+            self._next = (steps // self.every + 1) * self.every
 
     def _on_step(self) -> bool:
         return not self.stopped

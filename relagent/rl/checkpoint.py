@@ -40,7 +40,6 @@ _SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
 _COUNTERS = (
     "num_timesteps",
     "_total_timesteps",
-    "_num_timesteps_at_start",
     "_n_updates",
     "_episode_num",
     "_current_progress_remaining",

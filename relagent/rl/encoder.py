@@ -88,7 +88,7 @@ class GridEncoder(BaseFeaturesExtractor):
         """
         image = observations["image"].flatten(1)  # [N, V, V, 3] -> [N, V·V·3]
         mission = observations.get("mission") if self.mission is not None else None
-        key = image if mission is None else torch.cat([image, mission.to(image.dtype)], dim=1)
+        key = image if mission is None else torch.cat([image, mission], dim=1)
         rows, inverse = distinct_rows(key)
 
         view = observations["image"][rows]
@@ -150,12 +150,26 @@ def _embedding_of(space: spaces.Space[Any] | None, size: int) -> nn.Embedding | 
     return embedding
 
 
+_OTHER_PARTS: dict[str, type[spaces.Space[Any]]] = {
+    "direction": spaces.Discrete,
+    "previous_action": spaces.Discrete,
+    "mission": spaces.Box,
+}
+
+
 def is_grid_space(space: spaces.Space[Any]) -> bool:
-    """Whether observations are cells of (object, colour, state) codes, not a picture."""
+    """Whether observations are cells of (object, colour, state) codes, not a picture.
+
+    Beside them there may be a direction, a previous action and a mission, and nothing else: the
+    :class:`GridEncoder` would ignore it.
+    """
     if not (isinstance(space, spaces.Dict) and "image" in space.spaces):
         return False
-    image = space.spaces["image"]
-    return (
+    image, kinds = space.spaces["image"], _OTHER_PARTS
+    return all(
+        part == "image" or isinstance(other, kinds.get(part, ()))
+        for part, other in space.spaces.items()
+    ) and (
         isinstance(image, spaces.Box)
         and image.dtype == np.uint8
         and len(image.shape) == 3

@@ -295,7 +295,7 @@ def _learn(
             )
         if checkpoints.stopped:
             print(
-                f"stopped after {model.num_timesteps:,} steps; go on with: "
+                f"stopped after {checkpoints.saved_at:,} steps; go on with: "
                 f"python train_rl.py --resume {run.path}",
                 file=sys.stderr,
             )

@@ -21,6 +21,13 @@ class RandomStateError(RelagentError):
         )
 
 
+def seed_everything(seed: int) -> None:
+    """Start every stream that :func:`random_states` takes; ``seed`` from 0 to 2**32 - 1."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (see random_states)
+    torch.manual_seed(seed)
+
+
 def random_states() -> dict[str, Any]:
     """The states of Python's, numpy's (legacy, global) and torch's generators, CUDA's included.
 

@@ -244,7 +244,7 @@ for step in range(6, 10**9):
 """
 
 
-@pytest.mark.parametrize("moment", ["replace", 0.0, 0.03, 0.1])
+@pytest.mark.parametrize("moment", ["replace", 0.03])
 def test_kill_in_the_middle_of_a_save(tmp_path: Path, moment: str | float) -> None:
     command = [sys.executable, "-c", HANG, str(tmp_path), str(moment)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
