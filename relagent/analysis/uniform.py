@@ -1,0 +1,273 @@
+"""Uniform attention: how the gradient decays where every state is attended to alike (section A.3).
+
+With J_t = V (no nonlinearity), α_{i,t} = 1/t and f = h + c, the E and F matrices become
+
+    E_k = (1/(t+k) + 1[k=0]) I        F_{k+1,j} = (1/(t+k+1) + 1[k=j]) V        (119, 120)
+
+so that ds_{t+k}/dh_t = Σ_s χ_{0:k}(s) V^s: a polynomial in V with rational coefficients. The first
+half of this file computes them exactly, in :class:`fractions.Fraction`; the second half has the
+asymptotics, Theorem 1. For f = (h + c)/2 replace V by V/2 and halve the result.
+
+A MemRNN whose alignment vector v_a is zero and whose φ is the identity is exactly this case.
+Equation numbers are those of the appendix; ``docs/appendix_misprints.md`` has the corrections and
+the proofs of what is stated differently here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cache
+from itertools import pairwise
+from math import comb, factorial
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from relagent.analysis.gradients import AnalysisInputError
+
+# ---------------------------------------------------------------- ω: products of distinct weights
+
+
+@cache
+def omega(t: int, k: int, s: int, start: int = 0) -> Fraction:
+    """Return ω_{l:k}^(t)(s) (equation 126): Σ over l ≤ i_1 < ... < i_s < k of Π_i 1/(t + i).
+
+    By its last index: ω_{l:k}(s) = Σ_{l+s-1 ≤ j < k} ω_{l:j}(s - 1) / (t + j), and ω(0) = 1.
+
+    Args:
+        t: time of the hidden state, at least 1.
+        k: steps after it.
+        s: number of factors, at least 0.
+        start: l, at least 0.
+    """
+    _check(t, k, s)
+    if s == 0:
+        return Fraction(1)
+    return sum(
+        (omega(t, j, s - 1, start) / (t + j) for j in range(start + s - 1, k)), start=Fraction(0)
+    )
+
+
+def power_sums(t: int, k: int, count: int, start: int = 0) -> list[Fraction]:
+    """Return [S_0, S_1, ..., S_count] with S_l = Σ_{l ≤ i < k} (t + i)^-l (equation 138)."""
+    return [
+        sum((Fraction(1, (t + i) ** power) for i in range(start, k)), start=Fraction(0))
+        for power in range(count + 1)
+    ]
+
+
+def deltas(powers: Sequence[Fraction]) -> list[Fraction]:
+    """Return δ_{l,0} for l = 0, 1, ... (equation 151), from the power sums.
+
+    The appendix gives δ_{l,0} for l ≤ 4. For all l it is minus the coefficient of z^l in
+    exp(Σ_{m≥2} (-1)^m S_m z^m / m), hence this recursion. δ_{1,0} = 0.
+    """
+    c = [Fraction(1)]
+    for l in range(1, len(powers)):
+        terms = ((-1) ** m * powers[m] * c[l - m] for m in range(2, l + 1))
+        c.append(sum(terms, start=Fraction(0)) / l)
+    return [Fraction(0)] + [-value for value in c[1:]]
+
+
+def psis(powers: Sequence[Fraction]) -> list[Fraction]:
+    """Return ψ_l for l = 0, 1, ... by ψ_l = Σ_{j<l} δ_{l-j,0} ψ_j (equation 173), ψ_0 = 1."""
+    delta, psi = deltas(powers), [Fraction(1)]
+    for l in range(1, len(powers)):
+        psi.append(sum((delta[l - j] * psi[j] for j in range(l)), start=Fraction(0)))
+    return psi
+
+
+def omega_by_lemma_9(t: int, k: int, s: int, start: int = 0) -> Fraction:
+    """Return ω(s) by the recursion ω(s) = S_1^s/s! + Σ_{l<s} δ_{s-l,0} ω(l) (equation 152)."""
+    powers = power_sums(t, k, s, start)
+    delta, omegas = deltas(powers), [Fraction(1)]
+    for order in range(1, s + 1):
+        carried = (delta[order - l] * omegas[l] for l in range(order))
+        omegas.append(powers[1] ** order / factorial(order) + sum(carried, start=Fraction(0)))
+    return omegas[s]
+
+
+def omega_by_proposition_3(t: int, k: int, s: int, start: int = 0) -> Fraction:
+    """Return ω(s) in closed form: Σ_{r≤s} ψ_{s-r} S_1^r / r! (equation 163)."""
+    powers = power_sums(t, k, max(s, 1), start)
+    psi = psis(powers)
+    terms = (psi[s - r] * powers[1] ** r / factorial(r) for r in range(s + 1))
+    return sum(terms, start=Fraction(0))
+
+
+# ------------------------------------------------------------------ θ and χ: with the direct paths
+
+
+@cache
+def theta(t: int, k: int, s: int) -> Fraction:
+    """Return θ_{0:k}^(t)(s) for s ≤ k (equation 127), by the recursion of equation 188."""
+    _check(t, k, s)
+    if s == 0:
+        return Fraction(1)
+    if s > k:
+        return Fraction(0)
+    attended = (theta(t, j, s - 1) / (t + j) for j in range(s - 1, k))
+    return theta(t, k - 1, s - 1) + sum(attended, start=Fraction(0))
+
+
+def chi(t: int, k: int, s: int) -> Fraction:
+    """Return χ_{0:k}^(t)(s), the coefficient of V^s in ds_{t+k}/dh_t (equations 122 and 220)."""
+    _check(t, k, s)
+    if s > k:
+        return Fraction(0)
+    terms = (theta(t, k - i, s - i) / (t + k - i) for i in range(s + 1))
+    return sum(terms, start=Fraction(int(k == s)))
+
+
+def theta_bounds(t: int, k: int, s: int) -> tuple[Fraction, Fraction]:
+    """Return the lower and the upper bound of Lemma 10 on θ_{0:k}(s), for 1 ≤ s ≤ k."""
+    _check_order(k, s)
+    lower = sum(comb(s, r) * omega(t, k, r, s - r) for r in range(s + 1))
+    upper = sum(comb(s, r) * omega(t, k - s + r, r) for r in range(s + 1))
+    return Fraction(lower), Fraction(upper)
+
+
+def chi_bounds(t: int, k: int, s: int) -> tuple[Fraction, Fraction]:
+    """Return the lower and the upper bound of Lemma 11 on χ_{0:k}(s), for 0 ≤ s ≤ k."""
+    _check_order(k, s)
+    direct = int(k == s)
+    lower = sum(comb(s + 1, r + 1) * omega(t, k, r, s - r) for r in range(s + 1))
+    upper = sum(comb(s + 1, r + 1) * omega(t, k - s + r, r) for r in range(s + 1))
+    return direct + Fraction(lower) / (t + k), direct + Fraction(upper) / (t + k - s)
+
+
+def lemma_12_remainder(t: int, k: int, s: int) -> Fraction:
+    """Return (t + k) · (χ_{0:k}(s) - the lower bound of Lemma 11), what Lemma 12 leaves over.
+
+    Printed: Θ(1), for every s. It is exactly 0 for s = 0, O(1/k) for s = 1, and grows as
+    (ln k)^(s-2) for s ≥ 2.
+    """
+    return (t + k) * (chi(t, k, s) - chi_bounds(t, k, s)[0])
+
+
+def _check(t: int, k: int, s: int) -> None:
+    if t < 1 or k < 0 or s < 0:
+        raise AnalysisInputError(
+            f"t={t}, k={k}, s={s}: times start at t = 1, k and s must be at least 0"
+        )
+
+
+def _check_order(k: int, s: int) -> None:
+    if s > k:
+        raise AnalysisInputError(f"s={s}, k={k}: the lemma is about s <= k; beyond it, χ is 0")
+
+
+# ------------------------------------------------------------------------------------- Theorem 1
+
+
+def uniform_jacobian_norms(V: ArrayLike, t: int, times: Sequence[int]) -> NDArray[np.float64]:
+    """Return ‖ds_T/dh_t‖ (Frobenius) for each T of ``times``, by the recursion, in O(max T · n³).
+
+    C_T = (I + V Σ_{t≤j<T} C_j) / T + V C_{T-1},   C_t = (1 + 1/t) I
+
+    Args:
+        V: [n, n], any matrix.
+        t: time of the hidden state, at least 1.
+        times: increasing, from t on.
+    """
+    V = np.asarray(V, dtype=np.float64)
+    if t < 1 or len(times) == 0 or times[0] < t or any(np.diff(times) <= 0):
+        raise AnalysisInputError(f"times must increase from t={t} on, which is at least 1")
+    identity = np.eye(len(V))
+    C = (1 + 1 / t) * identity
+    numerator = identity + V @ C  # I + V Σ C_j
+    norms = []
+    for before, T in pairwise([t, *times]):
+        for now in range(before + 1, T + 1):
+            C = numerator / now + V @ C
+            numerator = numerator + V @ C
+        norms.append(float(np.linalg.norm(C)))
+    return np.array(norms)
+
+
+def exponent(eigenvalues: ArrayLike) -> float:
+    """Return η' such that ‖ds_T/dh_t‖ = Θ(T^η') for a normal V: max_i Re(λ_i / (1 - λ_i)) - 1.
+
+    Theorem 1 corrected. η' > -3/2 for every V with |λ_i| < 1, and η' ≥ -1, the printed Ω(1/T),
+    exactly if some eigenvalue lies in the disc |λ - 1/2| ≤ 1/2. (A leading coefficient could vanish
+    for isolated λ; see :func:`leading_term`.)
+
+    Raises:
+        AnalysisInputError: an eigenvalue of modulus 1 or more.
+    """
+    eigenvalues = _inside_unit_disc(eigenvalues)
+    return float(np.max((eigenvalues / (1 - eigenvalues)).real) - 1)
+
+
+def printed_exponent(eigenvalues: ArrayLike) -> float:
+    """Return -η of equations 265-267 as printed: -min_i min(1, 1 - Re λ_i)."""
+    return float(-np.min(np.minimum(1, 1 - _inside_unit_disc(eigenvalues).real)))
+
+
+def leading_term(eigenvalue: complex, t: int, T: int) -> complex:
+    """Return what the eigenvalue p(λ) of ds_T/dh_t is asymptotically equal to (Proposition 4).
+
+    With μ = λ/(1-λ) and Gauss's hypergeometric series ₂F₁,
+
+        p_T(λ) ~ B/T · Π_{m=t..T-1} (1 + μ/m) ∝ T^(μ-1),
+        B = (1-λ)^(μ-1) · [(t+1) ₂F₁(μ, t; t+μ; λ) - t²/(t+μ) ₂F₁(μ, t+1; t+1+μ; λ)].
+
+    The ratio of the two sides tends to 1 as T → ∞. B is analytic in |λ| < 1, positive on 0 ≤ λ < 1,
+    hence zero at isolated points at most.
+    """
+    (lam,) = _inside_unit_disc([eigenvalue])
+    mu = lam / (1 - lam)
+    B = (1 - lam) ** (mu - 1) * (
+        (t + 1) * _hypergeometric(mu, t, t + mu, lam)
+        - t**2 / (t + mu) * _hypergeometric(mu, t + 1, t + 1 + mu, lam)
+    )
+    return complex(B / T * np.exp(np.log1p(mu / np.arange(t, T)).sum()))
+
+
+def fit_exponent(times: Sequence[int], norms: ArrayLike) -> float:
+    """Return the least-squares slope of log ‖ds_T/dh_t‖ against log T."""
+    return float(np.polyfit(np.log(np.asarray(times)), np.log(np.asarray(norms)), 1)[0])
+
+
+def normal_matrix(
+    eigenvalues: Sequence[complex], generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return a random real normal matrix with these eigenvalues and the conjugates of complex ones.
+
+    Args:
+        eigenvalues: a real one stands for itself, a complex one for a conjugate pair.
+        generator: draws the orthogonal basis.
+    """
+    blocks = [
+        np.array([[z.real]]) if z.imag == 0 else np.array([[z.real, -z.imag], [z.imag, z.real]])
+        for z in map(complex, eigenvalues)
+    ]
+    n = sum(map(len, blocks))
+    D, at = np.zeros((n, n)), 0
+    for block in blocks:
+        D[at : at + len(block), at : at + len(block)] = block
+        at += len(block)
+    Q = np.linalg.qr(generator.standard_normal((n, n)))[0]
+    return np.asarray(Q @ D @ Q.T)
+
+
+def _inside_unit_disc(eigenvalues: ArrayLike) -> NDArray[np.complex128]:
+    values = np.atleast_1d(np.asarray(eigenvalues, dtype=np.complex128))
+    if np.max(np.abs(values)) >= 1:
+        raise AnalysisInputError(
+            f"an eigenvalue has modulus {np.max(np.abs(values)):.4g}: Theorem 1 is about moduli "
+            "smaller than 1"
+        )
+    return values
+
+
+def _hypergeometric(a: complex, b: complex, c: complex, z: complex) -> complex:
+    """Return ₂F₁(a, b; c; z) for |z| < 1, by its series."""
+    total = term = 1 + 0j
+    n = 0
+    while abs(term) > 1e-17 * abs(total):
+        term *= (a + n) * (b + n) / ((c + n) * (n + 1)) * z
+        total += term
+        n += 1
+    return total
