@@ -40,10 +40,7 @@ class CheckpointWriteError(CheckpointError):
     """Nothing was written; whatever was there before is untouched."""
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(
-            f"cannot write {path}: {problem}; what was saved earlier is untouched, "
-            "free some space or choose another folder"
-        )
+        super().__init__(f"cannot write {path}: {problem}; what was saved earlier is untouched")
 
 
 class CheckpointDamagedError(CheckpointError):
@@ -98,7 +95,7 @@ def save_file(path: Path | str, tensors: Mapping[str, Tensor], data: Mapping[str
             {"sha256": _BLANK.decode(), "format": FORMAT, "data": data}, allow_nan=False
         )
     except (TypeError, ValueError, RecursionError) as error:
-        raise CheckpointWriteError(path, f"the data is no JSON ({error})") from error
+        raise CheckpointWriteError(path, f"the data is no JSON ({error}), pack() it") from error
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -112,7 +109,8 @@ def save_file(path: Path | str, tensors: Mapping[str, Tensor], data: Mapping[str
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, bytes(content))
     except OSError as error:
-        raise CheckpointWriteError(path, reason(error)) from error
+        problem = f"{reason(error)}, free some space or choose another folder"
+        raise CheckpointWriteError(path, problem) from error
 
 
 def load_file(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
