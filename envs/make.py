@@ -92,6 +92,8 @@ def make_vec_env(
     if backend not in ("auto", "envpool", "minigrid"):
         raise BackendError(f"unknown backend {backend!r}: choose auto, envpool or minigrid.")
     template = make_env(env_id, parts)
+    if template.spec is not None:
+        env_id = template.spec.id  # gymnasium takes ids without their version
     venv: VecEnv
     if isinstance(template, GridObservation) and (
         backend == "envpool" or (backend == "auto" and env_id in pool_ids())
