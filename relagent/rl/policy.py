@@ -127,12 +127,17 @@ class MemoryPolicy(BasePolicy):
         """Encode N observations: [N, ...] -> features [N, F]."""
         if isinstance(self.features_extractor, GridEncoder):
             return cast(Tensor, self.features_extractor(observations))
+        prepared = preprocess_obs(
+            observations, self.observation_space, normalize_images=self.normalize_images
+        )
+        # That is single precision, and the policy need not be.
+        dtype = self.value_net.weight.dtype
         return cast(
             Tensor,
             self.features_extractor(
-                preprocess_obs(
-                    observations, self.observation_space, normalize_images=self.normalize_images
-                )
+                {key: value.to(dtype) for key, value in prepared.items()}
+                if isinstance(prepared, dict)
+                else prepared.to(dtype)
             ),
         )
 
@@ -232,6 +237,14 @@ class MemoryPolicy(BasePolicy):
         latent, _ = self.remember(observations, state, episode_starts)
         return self.values(latent)
 
+    def to_env(self, actions: Tensor) -> np.ndarray:
+        """Return actions [B, ...] as environments take them: of the space's shape, limits, type."""
+        space = self.action_space
+        array: np.ndarray = actions.cpu().numpy().reshape((-1, *(space.shape or ())))
+        if isinstance(space, spaces.Box):
+            array = np.clip(array, space.low, space.high)
+        return array.astype(space.dtype, copy=False)
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Act on a first observation; :meth:`predict` carries the memory on."""
         batch = len(
@@ -274,9 +287,7 @@ class MemoryPolicy(BasePolicy):
         )
         with torch.no_grad():
             tensor, _, _, memory = self(tensors, memory, starts, deterministic)
-        actions = tensor.cpu().numpy().reshape((-1, *(self.action_space.shape or ())))
-        if isinstance(self.action_space, spaces.Box):
-            actions = np.clip(actions, self.action_space.low, self.action_space.high)
+        actions = self.to_env(tensor)
         if not vectorized:
             actions = actions.squeeze(axis=0)
         return actions, tuple(part.cpu().numpy() for part in map_state(torch.detach, memory))

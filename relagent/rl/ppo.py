@@ -209,7 +209,7 @@ class MemoryPPO(OnPolicyAlgorithm):
             with torch.no_grad():
                 actions, values, log_prob, state = self.policy(observations, state, episode_starts)
 
-            new_obs, rewards, dones, infos = env.step(self._to_env(actions))
+            new_obs, rewards, dones, infos = env.step(self.policy.to_env(actions))
             self.num_timesteps += env.num_envs
 
             callback.update_locals(locals())
@@ -386,12 +386,6 @@ class MemoryPPO(OnPolicyAlgorithm):
     def _to_tensors(self, observations: Any) -> Any:
         # Copied, since an environment may write its next observation into the same arrays.
         return obs_as_tensor(deepcopy(observations), self.device)
-
-    def _to_env(self, actions: Tensor) -> np.ndarray:
-        array: np.ndarray = actions.cpu().numpy()
-        if isinstance(self.action_space, spaces.Box):
-            array = np.clip(array, self.action_space.low, self.action_space.high)
-        return array
 
     def save(
         self,

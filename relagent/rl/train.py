@@ -337,7 +337,10 @@ def _fields(config: TrainConfig) -> dict[str, Any]:
 
 
 class _Metrics(KVWriter):
-    """The run's metrics file as an output of stable-baselines3's logger."""
+    """The run's metrics file as an output of stable-baselines3's logger.
+
+    Times are left out: a resumed run's file equals the uninterrupted one's.
+    """
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
@@ -351,6 +354,7 @@ class _Metrics(KVWriter):
             for name, value in sorted(key_values.items())
             if isinstance(value, int | float | np.number)
             and "metrics" not in (key_excluded[name] or ())
+            and not name.startswith("time/")
         }
         self.run.log_metrics(step, row)
 
