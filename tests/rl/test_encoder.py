@@ -1,0 +1,160 @@
+"""The encoder of grid views: the same row by row, conditioned by the mission, trained in full."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+from torch import Tensor
+
+from relagent.envs import IMAGE_HIGH, PARTS, observation_space, tokenize
+from relagent.rl.encoder import GridEncoder, default_encoder, is_grid_space
+
+MISSIONS = ("go to the red door", "go to the green door", "get a ball", "red the door to go")
+
+
+def views(n: int, distinct: int, parts: tuple[str, ...], seed: int = 0) -> dict[str, Tensor]:
+    """N observations with at most ``distinct`` different images."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, np.array(IMAGE_HIGH) + 1, (distinct, 7, 7, 3)).astype(np.uint8)
+    every = {
+        "image": images[rng.integers(distinct, size=n)],
+        "direction": rng.integers(4, size=n),
+        "previous_action": rng.integers(8, size=n),
+        "mission": np.stack([tokenize(MISSIONS[i]) for i in rng.integers(len(MISSIONS), size=n)]),
+    }
+    return {part: torch.as_tensor(every[part]) for part in parts}
+
+
+def encoder(parts: tuple[str, ...] = PARTS) -> GridEncoder:
+    torch.manual_seed(0)
+    space = observation_space(parts)
+    return GridEncoder(space, features_dim=12, channels=6, cell_size=4, mission_size=5).double()
+
+
+@given(
+    n=st.integers(1, 12),
+    distinct=st.integers(1, 4),
+    others=st.sets(st.sampled_from(PARTS[1:])),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_batch_is_encoded_row_by_row(n: int, distinct: int, others: set[str], seed: int) -> None:
+    parts = tuple(part for part in PARTS if part == "image" or part in others)
+    encode, observations = encoder(parts), views(n, distinct, parts, seed)
+
+    together = encode(observations)
+
+    assert together.shape == (n, 12)
+    for i in range(n):
+        alone = encode({part: values[i : i + 1] for part, values in observations.items()})
+        assert (together[i] - alone[0]).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("parts", [PARTS, PARTS[:3]])
+def test_each_distinct_pair_of_view_and_mission_is_encoded_once(
+    parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, observations = encoder(parts), views(40, 3, parts)
+    encoded: list[int] = []
+    original = encode._encode
+
+    def count(view: Tensor, mission: Tensor | None) -> Tensor:
+        encoded.append(len(view))
+        return original(view, mission)
+
+    monkeypatch.setattr(encode, "_encode", count)
+    encode(observations)
+
+    keys = [observations[part].flatten(1) for part in ("image", "mission") if part in parts]
+    assert encoded == [len({tuple(row) for row in torch.cat(keys, dim=1).tolist()})]
+    assert encoded[0] < 40
+
+
+def test_missions_of_large_vocabularies_are_told_apart() -> None:
+    """Word ids past 255 must not be cut to the image's eight bits when rows are compared."""
+    space = spaces.Dict(
+        {
+            "image": observation_space(("image",))["image"],
+            "mission": spaces.Box(0, 999, (3,), dtype=np.int64),
+        }
+    )
+    torch.manual_seed(0)
+    encode = GridEncoder(space).double()
+    image = views(1, 1, ("image",))["image"].expand(2, -1, -1, -1)
+    words = torch.tensor([[5, 7, 0], [5 + 256, 7, 0]])
+
+    first, second = encode({"image": image, "mission": words})
+
+    assert not torch.equal(first, second)
+
+
+def conditioned(encode: GridEncoder, image: Tensor, mission: str) -> Tensor:
+    """Features before the last nonlinearity: [U, F]."""
+    words = torch.tensor(tokenize(mission).tolist())
+    return encode._encode(image, words.expand(len(image), -1))
+
+
+def test_the_mission_conditions_the_view() -> None:
+    encode = encoder(("image", "mission"))
+    images = torch.cat([views(1, 1, ("image",), seed)["image"] for seed in (0, 1)])
+    first, second = (conditioned(encode, images, text) for text in MISSIONS[:2])
+
+    assert (first - second).abs().amax(dim=1).min() > 1e-6
+    # More than an addend: the same change of mission changes the two views differently.
+    change = first - second
+    assert (change[0] - change[1]).abs().max() > 1e-6
+
+
+def test_word_order_matters_and_padding_does_not() -> None:
+    encode = encoder(("image", "mission"))
+    image = views(1, 1, ("image",))["image"]
+    ordered, shuffled = (conditioned(encode, image, MISSIONS[i]) for i in (0, 3))
+    assert (ordered - shuffled).abs().max() > 1e-6
+
+    words = torch.tensor([tokenize(MISSIONS[0]).tolist()])
+    used = int((words > 0).sum())
+    assert (encode._encode(image, words[:, :used]) - ordered).abs().max() <= 1e-12
+
+
+def test_an_empty_mission_is_read_without_a_failure() -> None:
+    encode = encoder(("image", "mission"))
+    image = views(1, 1, ("image",))["image"]
+    assert conditioned(encode, image, "").isfinite().all()
+
+
+def test_gradient_reaches_every_parameter() -> None:
+    encode, observations = encoder(), views(30, 12, PARTS)
+    encode(observations).square().sum().backward()
+    for name, parameter in encode.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def grid_like(**changes: Any) -> spaces.Dict:
+    return spaces.Dict(observation_space(("image", "direction")).spaces | changes)
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (observation_space(), GridEncoder),
+        (observation_space(("image",)), GridEncoder),
+        (grid_like(image=spaces.Box(0, 255, (64, 64, 3), dtype=np.uint8)), CombinedExtractor),
+        (grid_like(image=spaces.Box(0, 10, (7, 5, 3), dtype=np.uint8)), CombinedExtractor),
+        (grid_like(battery=spaces.Box(0, 1, (1,))), CombinedExtractor),
+        (spaces.Box(0, 255, (3, 64, 64), dtype=np.uint8), NatureCNN),
+        (spaces.Box(-1, 1, (4,)), FlattenExtractor),
+        (spaces.Discrete(3), FlattenExtractor),
+    ],
+)
+def test_the_encoder_fits_the_observation(space: spaces.Space[Any], expected: type) -> None:
+    """A dictionary with a part that the grid's encoder would ignore is not a grid observation."""
+    assert default_encoder(space) is expected
+    assert is_grid_space(space) == (expected is GridEncoder)
