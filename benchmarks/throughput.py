@@ -1,0 +1,234 @@
+"""Training steps per second, end to end, against peers, in one run on one machine.
+
+    python benchmarks/throughput.py                 # relagent against sb3-contrib's RecurrentPPO
+    python benchmarks/throughput.py --peers sb3 torch-ac definition --rounds 5
+
+Every measurement is a process of its own; systems take turns, so that a machine whose speed drifts
+slows all of them. The peer's number of environments and backend are those at which it is fastest
+(a first pass finds them). Compilation and the first two updates are not counted. torch-ac is an
+optional package (``pip install torch-ac``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import relagent  # noqa: F401  # sets the wait policy of OpenMP before torch is imported
+
+ENV = "MiniGrid-DoorKey-5x5-v0"
+HIDDEN = 64
+SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing to measure."""
+
+    system: str
+    n_envs: int
+    backend: str = "envpool"
+    n_epochs: int = 4
+    memory: str = "rel"
+
+    def __str__(self) -> str:
+        """Name it for the table."""
+        what = f"{self.system}, {self.memory}" if self.system in _OURS else self.system
+        return f"{what}: {self.n_envs} envs, {self.backend}, {self.n_epochs} epochs"
+
+
+_OURS = ("relagent", "definition")
+
+CANDIDATES = {
+    "sb3": [
+        Setting("sb3", n_envs, backend, epochs)
+        for backend, n_envs, epochs in (
+            ("minigrid", 8, 10),
+            ("minigrid", 8, 4),
+            ("minigrid", 16, 4),
+            ("minigrid", 64, 4),
+            ("envpool", 16, 4),
+            ("envpool", 64, 4),
+        )
+    ],
+    "torch-ac": [Setting("torch-ac", 8, "minigrid"), Setting("torch-ac", 16, "minigrid")],
+    "definition": [Setting("definition", 64)],
+}
+
+
+def _make_envs(setting: Setting) -> Any:
+    from relagent.envs import make_vec_env
+
+    return make_vec_env(
+        ENV,
+        setting.n_envs,
+        seed=0,
+        backend="envpool" if setting.backend == "envpool" else "minigrid",
+        parts=("image", "direction", "previous_action"),
+    )
+
+
+def _sb3_style(model: Any, seconds: float) -> float:
+    """Warm up for two updates, then count steps for at least this long."""
+    from stable_baselines3.common.logger import Logger
+
+    model.set_logger(Logger(None, []))
+    per_update = model.n_steps * model.n_envs
+    model.learn(2 * per_update)
+    begin, steps = time.perf_counter(), model.num_timesteps
+    while time.perf_counter() - begin < seconds:
+        model.learn(per_update, reset_num_timesteps=False)
+    return float((model.num_timesteps - steps) / (time.perf_counter() - begin))
+
+
+def measure_relagent(setting: Setting, seconds: float) -> float:
+    """``train_rl.py``'s defaults."""
+    from relagent.memories import kernels
+    from relagent.rl import MemoryPPO
+
+    model = MemoryPPO(
+        "MemoryPolicy",
+        _make_envs(setting),
+        seed=0,
+        n_epochs=setting.n_epochs,
+        policy_kwargs={"memory": setting.memory, "hidden_size": HIDDEN},
+    )
+    if setting.system == "definition":
+        with kernels.disable():
+            return _sb3_style(model, seconds)
+    return _sb3_style(model, seconds)
+
+
+def measure_sb3(setting: Setting, seconds: float) -> float:
+    """sb3-contrib's RecurrentPPO with an LSTM of the same size and its own encoder."""
+    from sb3_contrib import RecurrentPPO
+
+    model = RecurrentPPO(
+        "MultiInputLstmPolicy",
+        _make_envs(setting),
+        seed=0,
+        n_epochs=setting.n_epochs,
+        batch_size=128 if setting.n_epochs == 10 else 512,
+        policy_kwargs={"lstm_hidden_size": HIDDEN},
+    )
+    return _sb3_style(model, seconds)
+
+
+def measure_torch_ac(setting: Setting, seconds: float) -> float:
+    """torch-ac's PPO with an LSTM cell of the same size, one process an environment."""
+    import gymnasium as gym
+    import minigrid  # noqa: F401  # registers the worlds
+    import numpy as np
+    import torch
+    import torch_ac
+    from torch import nn
+    from torch.distributions import Categorical
+
+    class Model(nn.Module, torch_ac.RecurrentACModel):  # type: ignore[misc]  # it has no types
+        memory_size = 2 * HIDDEN
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(7 * 7 * 3, HIDDEN), nn.ReLU())
+            self.cell = nn.LSTMCell(HIDDEN, HIDDEN)
+            self.actor = nn.Linear(HIDDEN, 7)
+            self.critic = nn.Linear(HIDDEN, 1)
+
+        def forward(self, obs: Any, memory: Any) -> tuple[Categorical, Any, Any]:
+            h, c = self.cell(self.encoder(obs.image), memory.chunk(2, dim=1))
+            return (
+                Categorical(logits=self.actor(h)),
+                self.critic(h).squeeze(1),
+                torch.cat([h, c], dim=1),
+            )
+
+    def preprocess(obss: list[Any], device: Any = None) -> Any:
+        images = np.stack([obs["image"] for obs in obss])
+        return torch_ac.DictList({"image": torch.as_tensor(images, dtype=torch.float32)})
+
+    algorithm = torch_ac.PPOAlgo(
+        [gym.make(ENV) for _ in range(setting.n_envs)],
+        Model(),
+        device="cpu",
+        num_frames_per_proc=128,
+        recurrence=4,
+        preprocess_obss=preprocess,
+    )
+
+    def update() -> int:
+        experiences, logs = algorithm.collect_experiences()
+        algorithm.update_parameters(experiences)
+        return int(logs["num_frames"])
+
+    update()
+    update()
+    begin, steps = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        steps += update()
+    return steps / (time.perf_counter() - begin)
+
+
+MEASURES: dict[str, Callable[[Setting, float], float]] = {
+    "relagent": measure_relagent,
+    "definition": measure_relagent,
+    "sb3": measure_sb3,
+    "torch-ac": measure_torch_ac,
+}
+
+
+def run_in_process(setting: Setting, seconds: float) -> float:
+    """Measure in a process of its own."""
+    words = [sys.executable, __file__, "--measure", json.dumps(vars(setting)), str(seconds)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{setting} failed:\n{done.stderr[-2000:]}")
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", nargs="*", choices=list(CANDIDATES), default=["sb3"])
+    parser.add_argument("--memories", nargs="*", default=["rel"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        setting = Setting(**json.loads(arguments.measure[0]))
+        print(MEASURES[setting.system](setting, float(arguments.measure[1])))
+        return
+
+    settings = [Setting("relagent", 64, memory=memory) for memory in arguments.memories]
+    for peer in arguments.peers:
+        candidates = CANDIDATES[peer]
+        rates = {s: run_in_process(s, arguments.seconds / 2) for s in candidates}
+        for setting, rate in rates.items():
+            print(f"  candidate {setting}: {rate:,.0f} steps/s", flush=True)
+        settings.append(max(rates, key=lambda s: rates[s]))
+
+    measured: dict[Setting, list[float]] = {setting: [] for setting in settings}
+    for _ in range(arguments.rounds):
+        for setting in settings:
+            measured[setting].append(run_in_process(setting, arguments.seconds))
+
+    ours = measured[settings[0]]
+    print(f"\n{ENV}, hidden size {HIDDEN}, {arguments.rounds} rounds in turn, medians")
+    print(f"{'system':<50} {'steps/s':>9}  {'relagent is faster by':>22}")
+    for setting in settings:
+        rates_ = measured[setting]
+        ratios = [a / b for a, b in zip(ours, rates_, strict=True)]
+        print(
+            f"{setting!s:<50} {statistics.median(rates_):>9,.0f}  "
+            f"{statistics.median(ratios):>6.1f}x  ({min(ratios):.1f} to {max(ratios):.1f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
