@@ -16,8 +16,12 @@ from relagent.memories.base import (
     take_rows,
 )
 from relagent.memories.full import MemLSTM, MemRNN
+from relagent.memories.goru import GORU
 from relagent.memories.lstm import GRU, LSTM, NoMemory
+from relagent.memories.orthogonal import ExpRNN, OrthRNN
 from relagent.memories.relevancy import RelLSTM, RelRNN
+from relagent.memories.rnn import RNN
+from relagent.memories.sab import SAB
 
 MEMORIES: dict[str, type[Memory[Any]]] = {
     "none": NoMemory,
@@ -27,6 +31,11 @@ MEMORIES: dict[str, type[Memory[Any]]] = {
     "rel": RelLSTM,
     "mem-rnn": MemRNN,
     "rel-rnn": RelRNN,
+    "rnn": RNN,
+    "orth-rnn": OrthRNN,
+    "exp-rnn": ExpRNN,
+    "goru": GORU,
+    "sab": SAB,
 }
 """Every memory by the name that commands and configurations use. A new memory is one file and one
 line here; the tests range over this table."""
@@ -51,17 +60,22 @@ def make_memory(name: str, input_size: int, hidden_size: int, **options: Any) ->
 
 
 __all__ = [
+    "GORU",
     "GRU",
     "LSTM",
     "MEMORIES",
+    "RNN",
+    "SAB",
     "AnyState",
     "Attention",
+    "ExpRNN",
     "MemLSTM",
     "MemRNN",
     "Memory",
     "MemoryInputError",
     "MemoryOptionError",
     "NoMemory",
+    "OrthRNN",
     "RelLSTM",
     "RelRNN",
     "detach_state",
