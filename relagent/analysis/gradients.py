@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from relagent.errors import RelagentError
 from relagent.memories import AnyState, Memory, map_state
@@ -58,7 +59,8 @@ def unroll_with_handles(
     handles = torch.zeros(*x.shape[:2], memory.hidden_size, device=x.device, dtype=x.dtype)
     handles.requires_grad_()
     outputs, hidden = [], []
-    with torch.enable_grad():
+    # A weight that is computed from its parameter, such as a rotation, is computed once.
+    with torch.enable_grad(), parametrize.cached():
         for x_t, starts_t, handle in zip(x, starts, handles.unbind(), strict=True):
             y, h, state = _step(memory, x_t, memory.reset(state, starts_t), handle)
             outputs.append(y)
@@ -70,21 +72,22 @@ def _step(
     memory: Memory[Any], x: Tensor, state: AnyState, handle: Tensor
 ) -> tuple[Tensor, Tensor, AnyState]:
     """One step with ``handle`` added to h, wherever this memory makes it."""
-    cell = getattr(memory, "cell", None)
-    if isinstance(cell, nn.Module):
-        with _added_to_output(cell, handle) as made:
-            y, state = memory.step(x, state)
-        return y, made[-1], state
-    # Without a cell of its own, the output is h, and the state carries the same tensor.
-    old, state = memory.step(x, state)
-    y = old + handle
-    return y, y, map_state(lambda field: y if field is old else field, state)
+    with _added_to_output(getattr(memory, "cell", None), handle) as made:
+        y, after = memory.step(x, state)
+    if made:
+        return y, made[-1], after
+    # No cell was called: the output is h, and the state carries the same tensor.
+    h = y + handle
+    return h, h, map_state(lambda field: h if field is y else field, after)
 
 
 @contextmanager
-def _added_to_output(cell: nn.Module, handle: Tensor) -> Iterator[list[Tensor]]:
-    """Add ``handle`` to the h that ``cell`` returns; yield the list of what it then returned."""
+def _added_to_output(cell: nn.Module | None, handle: Tensor) -> Iterator[list[Tensor]]:
+    """Add ``handle`` to every h that ``cell`` returns; yield the list of what it then returned."""
     made: list[Tensor] = []
+    if cell is None:
+        yield made
+        return
 
     def add(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         h, *rest = output if isinstance(output, tuple) else (output,)
