@@ -240,6 +240,9 @@ def test_corrected_exponent_is_above_minus_three_halves(radius: float, angle: fl
     distance = abs(eigenvalue - 0.5)
     if abs(distance - 0.5) > 1e-9:
         assert (value >= -1) == (distance < 0.5)
+    if abs(abs(eigenvalue - 0.75) - 0.25) > 1e-9:
+        assert (value > 0) == (abs(eigenvalue - 0.75) < 0.25)
+    assert -4 / 3 < uniform.exponent([eigenvalue / 2]) < 0, "f = (h + c)/2"
 
 
 def test_leading_coefficient_does_not_vanish_on_a_grid() -> None:
