@@ -65,7 +65,7 @@ def make_vec_env(
     *,
     backend: Backend = "auto",
     parts: Sequence[str] | None = None,
-    n_threads: int | None = None,
+    n_threads: int = 1,
 ) -> VecEnv:
     """``n_envs`` environments as a stable-baselines3 ``VecEnv`` that reports its episodes.
 
@@ -87,7 +87,7 @@ def make_vec_env(
     """
     if n_envs < 1:
         raise EnvCountError(f"{n_envs} environments were asked for: choose 1 or more.")
-    if n_threads is not None and n_threads < 1:
+    if n_threads < 1:
         raise EnvCountError(f"{n_threads} threads were asked for: choose 1 or more.")
     if backend not in ("auto", "envpool", "minigrid"):
         raise BackendError(f"unknown backend {backend!r}: choose auto, envpool or minigrid.")

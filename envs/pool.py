@@ -26,8 +26,7 @@ Array = np.ndarray[Any, Any]
 
 # EnvPool (1.2.5) lays out the next episode of these families while the agent still blocks its old
 # cell, so that no object is ever placed there. After a second reset the blocked cell is the start
-# of an episode that nobody saw, which makes no visible cell special. No other registered family
-# showed the fault.
+# of an episode that nobody saw, which makes no visible cell special.
 _RESET_TWICE = ("MiniGrid-Fetch-", "MiniGrid-GoToObject-", "MiniGrid-PutNear-")
 
 # EnvPool (1.2.5) never returns from about one reset in a thousand of this level: it looks for a
@@ -53,12 +52,6 @@ class PoolCopyError(RelagentError, TypeError):
 
 class BackendError(RelagentError):
     """The backend asked for does not exist or does not have this environment."""
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
-    return len(affinity(0)) if affinity is not None else (os.cpu_count() or 1)
 
 
 @lru_cache(maxsize=1)
@@ -88,8 +81,8 @@ class EnvPoolVecEnv(VecEnv):
         seeds: one seed per environment, in [0, 2**31).
         parts: the observation's parts, see ``observation_space``.
         action_space: the world's own actions where they are fewer than EnvPool's seven.
-        n_threads: threads that step the environments; by default one a core, but each with at
-            least 32 environments. Results do not depend on it.
+        n_threads: threads that step the environments. Results do not depend on it, and one is
+            enough where the agent's own work takes most of the time.
 
     Raises:
         BackendError: EnvPool is missing or does not have this id.
@@ -106,7 +99,7 @@ class EnvPoolVecEnv(VecEnv):
         *,
         parts: Sequence[str] = PARTS,
         action_space: spaces.Discrete | None = None,
-        n_threads: int | None = None,
+        n_threads: int = 1,
     ) -> None:
         if env_id not in pool_ids():
             raise BackendError(
@@ -121,7 +114,7 @@ class EnvPoolVecEnv(VecEnv):
         self.backend = f"envpool {envpool.__version__}"
         self.env_id = env_id
         self.parts = check_parts(parts)
-        self.n_threads = n_threads or min(available_cores(), max(1, n // 32))
+        self.n_threads = n_threads
         self._pool_seeds = [int(seed) for seed in seeds]
         # BabyAI levels (0 here) draw their limit with each mission.
         self.max_steps: int | None = int(envpool.make_spec(env_id).config.max_episode_steps) or None

@@ -235,12 +235,8 @@ def _ball_is_two_cells_ahead(state: Any) -> bool:
     return inside and IDX_TO_OBJECT[state.grid[3 * (x * state.height + y)]] == "ball"
 
 
-@pytest.mark.parametrize(
-    "env_id",
-    ["MiniGrid-Fetch-5x5-N2-v0", "MiniGrid-GoToObject-6x6-N2-v0", "MiniGrid-PutNear-6x6-N2-v0"],
-)
-def test_objects_appear_where_the_agent_stood_before_as_often_as_in_minigrid(env_id: str) -> None:
-    n, episodes = 64, 40
+def _objects_on_the_agents_old_cell(env_id: str, n: int, episodes: int) -> tuple[int, int]:
+    """How often an episode has an object where the agent stood before it, and the grid's width."""
     pool = make_vec_env(env_id, n, 0, backend="envpool")
     assert isinstance(pool, EnvPoolVecEnv)
     pool.reset()
@@ -253,10 +249,29 @@ def test_objects_appear_where_the_agent_stood_before_as_often_as_in_minigrid(env
         for old, new in zip(before, states, strict=True):
             x, y = old.agent_pos
             hits += IDX_TO_OBJECT[new.grid[3 * (x * new.height + y)]] in ("key", "ball", "box")
-    size = states[0].width - 2
-    expected = 2 / size**2  # two objects on the inner cells, wherever the agent was
-    trials = n * episodes
-    if "PutNear" not in env_id:
-        deviation = np.sqrt(expected * (1 - expected) / trials)
-        assert abs(hits / trials - expected) < 4 * deviation
-    assert hits > 0
+    return hits, states[0].width
+
+
+@pytest.mark.parametrize("env_id", ["MiniGrid-Fetch-5x5-N2-v0", "MiniGrid-GoToObject-6x6-N2-v0"])
+def test_objects_appear_where_the_agent_stood_as_often_as_anywhere(env_id: str) -> None:
+    n, episodes = 64, 40
+    hits, width = _objects_on_the_agents_old_cell(env_id, n, episodes)
+    expected = 2 / (width - 2) ** 2  # two objects on the inner cells, wherever the agent was
+    deviation = np.sqrt(expected * (1 - expected) / (n * episodes))
+    assert abs(hits / (n * episodes) - expected) < 4 * deviation
+
+
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "MiniGrid-PutNear-6x6-N2-v0",
+        "MiniGrid-DoorKey-6x6-v0",
+        "MiniGrid-ObstructedMaze-1Dlhb-v0",
+        "BabyAI-GoToLocal-v0",
+        "BabyAI-PickupLoc-v0",
+        "BabyAI-PutNextLocal-v0",
+    ],
+)
+def test_no_cell_is_left_out_in_other_families(env_id: str) -> None:
+    hits, _ = _objects_on_the_agents_old_cell(env_id, 64, 20)
+    assert hits > 10
