@@ -1,4 +1,8 @@
-"""Sparse attentive backtracking: truncated backpropagation, and shortcuts to a few old states."""
+"""Sparse attentive backtracking: truncated backpropagation, and shortcuts to a few old states.
+
+Reference: Ke et al. 2018, *Sparse Attentive Backtracking: Temporal Credit Assignment Through
+Reminding*.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ class SparseAttention(nn.Module):
 
     As long as at most k are remembered there is no e*: then α = softmax(e). If the k + 1 best tie
     within 1e-7, α fades to 0 instead of dividing by 0. The score being linear, the query's share
-    is the same for every i and drops out of α, as it does in the original.
+    is the same for every i and drops out of α.
     """
 
     def __init__(self, size: int, k_top: int) -> None:

@@ -256,6 +256,17 @@ def test_gru_equals_torch() -> None:
         assert_close(last.h, h[0], 1e-12)
 
 
+@pytest.mark.parametrize("name", ["mem", "mem-rnn"])
+def test_full_attention_drops_slots_that_nobody_needs(name: str) -> None:
+    memory: Any = make(name)
+    for implementation in implementations(name).values():
+        with implementation():
+            _, state = memory.unroll(sequence(10, 2, seed=1).x, memory.initial_state(2))
+        assert state.states.shape[1] == 10
+        assert memory.reset(state, torch.tensor([True, False])).states.shape[1] == 10
+        assert memory.reset(state, torch.tensor([True, True])).states.shape[1] == 0
+
+
 # --- Gradients through what is remembered --------------------------------------------------------
 
 
