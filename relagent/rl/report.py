@@ -1,0 +1,283 @@
+"""Scores as a table, with intervals: terminal, JSON, CSV, Markdown and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from relagent.errors import RelagentError
+from relagent.runs.directory import RunWriteError
+from relagent.runs.files import reason, write_atomically
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+CAPTION = (
+    f"Intervals: {LEVEL:.0%} percentile bootstrap, {RESAMPLES:,} resamples: of the episodes where "
+    "there is one seed (the interval then speaks of that one run), of the seeds and the episodes "
+    "where there are several (all play the same layouts, so a resample has the same episodes for "
+    "all). Paper: Table 4 of Kerg et al. (2020), given without intervals, obtained with code that "
+    "emptied the memory at every step of acting."
+)
+
+
+class SampleError(RelagentError):
+    """Samples that no interval can be made of."""
+
+
+def bootstrap_interval(
+    samples: ArrayLike, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over runs and episodes.
+
+    Runs are drawn with replacement, and episodes with replacement, the same ones for all runs:
+    where all runs play the same layouts, the two are crossed, not nested (the pigeonhole bootstrap,
+    Owen 2007). With one run only the episodes vary.
+
+    Args:
+        samples: [S, N], or [N] for one run: a number for each run and episode.
+        level: how much of the bootstrap distribution the interval holds.
+        resamples: number of resamples.
+        seed: of a stream of its own, so that the same samples have the same interval.
+
+    Returns:
+        The lower and the upper end.
+
+    Raises:
+        SampleError: there are no samples, or they are not numbers in rows of equal length.
+    """
+    table = np.atleast_2d(np.asarray(samples, dtype=np.float64))
+    if table.ndim != 2 or table.size == 0 or not np.isfinite(table).all():
+        raise SampleError(
+            f"an interval needs finite samples [runs, episodes], not {list(table.shape)} with "
+            "gaps: play each run for the same number of episodes"
+        )
+    generator = np.random.default_rng(seed)
+    runs, episodes = table.shape
+    means = np.empty(resamples)
+    block = max(1, 2**20 // episodes)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        of_runs = table @ _shares(generator, size, episodes).T  # [S, N] @ [N, size] -> [S, size]
+        means[start : start + size] = (of_runs * _shares(generator, size, runs).T).sum(axis=0)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _shares(generator: np.random.Generator, size: int, n: int) -> np.ndarray:
+    """How often each of n was drawn in n draws with replacement, as a share: [size, n]."""
+    draws = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+    return np.bincount(draws.ravel(), minlength=size * n).reshape(size, n) / n
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of S runs, that differ only in their seed, in one world.
+
+    Attributes:
+        train: the world they were trained in.
+        world: the world they were played in.
+        memory: the memory's name, with what else tells these runs from others.
+        actions: ``sampled`` or ``greedy``.
+        paper: the paper's average reward, if it has one.
+        seeds: the runs' seeds.
+        steps: environment steps they were trained for.
+        trained_on: what simulated their training.
+        played_on: what simulated the episodes here.
+        rewards: [S, N], each episode's sum of rewards.
+        lengths: [S, N], steps.
+        successes: [S, N] bool.
+    """
+
+    train: str
+    world: str
+    memory: str
+    actions: str
+    paper: float | None
+    seeds: tuple[int, ...]
+    steps: int
+    trained_on: str
+    played_on: str
+    rewards: np.ndarray
+    lengths: np.ndarray
+    successes: np.ndarray
+
+    @cached_property
+    def reward(self) -> float:
+        """Mean reward over seeds and episodes."""
+        return float(self.rewards.mean())
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Interval of the mean reward."""
+        return bootstrap_interval(self.rewards)
+
+    @cached_property
+    def success(self) -> float:
+        """Share of successful episodes."""
+        return float(self.successes.mean())
+
+    @cached_property
+    def length(self) -> float:
+        """Mean length of an episode in steps."""
+        return float(self.lengths.mean())
+
+    @cached_property
+    def cells(self) -> dict[str, str]:
+        """The row as texts, by the heading of their column."""
+        low, high = self.interval
+        seeds, episodes = self.rewards.shape
+        return {
+            "train → world": f"{short_name(self.train)} → {short_name(self.world)}",
+            "memory": self.memory,
+            "actions": self.actions,
+            f"reward [{LEVEL:.0%}]": f"{self.reward:.3f} [{low:.3f}, {high:.3f}]",
+            "success": f"{self.success:.1%}",
+            "length": f"{self.length:.1f}",
+            "paper": "–" if self.paper is None else f"{self.paper:.2f}",
+            "seeds × episodes": f"{seeds} × {episodes:,}",
+            "steps": f"{self.steps:,}",
+            "trained on": self.trained_on,
+            "played on": self.played_on,
+        }
+
+    def numbers(self) -> dict[str, Any]:
+        """The row as plain values, without the single episodes."""
+        low, high = self.interval
+        return {
+            "train": self.train,
+            "world": self.world,
+            "memory": self.memory,
+            "actions": self.actions,
+            "reward": self.reward,
+            "reward_low": low,
+            "reward_high": high,
+            "success": self.success,
+            "length": self.length,
+            "paper": self.paper,
+            "seeds": len(self.seeds),
+            "episodes": self.rewards.shape[1],
+            "steps": self.steps,
+            "trained_on": self.trained_on,
+            "played_on": self.played_on,
+        }
+
+    def by_seed(self) -> list[dict[str, Any]]:
+        """What each run did, episode by episode, as plain values."""
+        return [
+            {
+                "seed": seed,
+                "reward": float(rewards.mean()),
+                "success": float(successes.mean()),
+                "length": float(lengths.mean()),
+                "rewards": np.round(rewards, 6).tolist(),
+                "lengths": lengths.tolist(),
+                "successes": successes.astype(int).tolist(),
+            }
+            for seed, rewards, lengths, successes in zip(
+                self.seeds, self.rewards, self.lengths, self.successes, strict=True
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows, and where they come from.
+
+    Attributes:
+        rows: in the order of the table.
+        notes: what the reader should know about the choice of worlds.
+        config: the settings of the evaluation.
+        provenance: versions, command and machine of the evaluation.
+        runs: name, checkpoint, steps, backend and settings of each run.
+    """
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    runs: tuple[Mapping[str, Any], ...]
+
+    def print(self, console: Console) -> None:
+        """Show the table in a terminal."""
+        table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left")
+        for heading in self.rows[0].cells:
+            number = heading in ("success", "length", "paper", "steps")
+            table.add_column(heading, justify="right" if number else "left")
+        before: Row | None = None
+        for row in self.rows:
+            if before is not None and (row.train, row.memory) != (before.train, before.memory):
+                table.add_section()
+            table.add_row(*row.cells.values())
+            before = row
+        console.print(table)
+        for note in self.notes:
+            console.print(f"note: {note}", highlight=False, markup=False)
+
+    def write(self, folder: Path) -> None:
+        """Write transfer.json, .csv, .md and .png, over those of an earlier report.
+
+        Raises:
+            RunWriteError: no permission or no space.
+        """
+        from relagent.rl.figure import transfer_figure
+
+        contents = {
+            "json": self.to_json().encode(),
+            "csv": self.to_csv().encode(),
+            "md": self.to_markdown().encode(),
+            "png": transfer_figure(self.rows),
+        }
+        for suffix, content in contents.items():
+            path = folder / f"transfer.{suffix}"
+            try:
+                write_atomically(path, content)
+            except OSError as error:
+                raise RunWriteError(path, reason(error)) from error
+
+    def to_json(self) -> str:
+        """Everything, down to the single episode, as JSON without blanks."""
+        data = {
+            "format": 1,
+            "config": dict(self.config),
+            "provenance": dict(self.provenance),
+            "runs": [dict(run) for run in self.runs],
+            "notes": list(self.notes),
+            "caption": CAPTION,
+            "rows": [row.numbers() | {"by_seed": row.by_seed()} for row in self.rows],
+        }
+        return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
+
+    def to_csv(self) -> str:
+        """One line a row, all numbers in full."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.rows[0].numbers()), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row.numbers() for row in self.rows)
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """The table that :meth:`print` shows."""
+        headings = list(self.rows[0].cells)
+        lines: list[Sequence[str]] = [headings, ["---"] * len(headings)]
+        lines += [list(row.cells.values()) for row in self.rows]
+        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        notes = "".join(f"\nNote: {note}\n" for note in self.notes)
+        return f"{table}\n{CAPTION}\n{notes}"
+
+
+def short_name(env_id: str) -> str:
+    """``DoorKey-5x5`` of ``MiniGrid-DoorKey-5x5-v0``."""
+    return env_id.removeprefix("MiniGrid-").removesuffix("-v0")

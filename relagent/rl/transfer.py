@@ -1,0 +1,306 @@
+"""Score trained runs, unchanged, on the world they know and on larger ones.
+
+Runs that differ only in their seed make one row of the table. How episodes are played is in
+:mod:`relagent.rl.play`, what becomes of the scores in :mod:`relagent.rl.report`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from relagent.envs import ladder_of, pair_of
+from relagent.errors import RelagentError
+from relagent.rl.checkpoint import LoadedPolicy, load_policy
+from relagent.rl.play import Episodes, Job, Result, check_world, play_all
+from relagent.rl.report import Report, Row
+from relagent.rl.train import DeviceError, TrainConfig
+from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.directory import RunWriteError
+from relagent.runs.files import reason
+from relagent.runs.provenance import provenance
+
+
+class TransferError(RelagentError):
+    """Runs that cannot be reported together as asked."""
+
+
+@dataclass(frozen=True)
+class TransferConfig(Config):
+    """How trained agents are scored."""
+
+    episodes: int = option(
+        1000, "Episodes in each world, once with sampled and once with greedy actions."
+    )
+    ladder: bool = option(False, "Play every size of the world's family.")
+    worlds: tuple[str, ...] = option((), "Play this world too (repeatable).", flag="--env")
+    workers: int | None = option(None, "Processes; none takes one for each core.")
+    out: str | None = option(
+        None, "Folder of the report; none takes RUN/transfer, where there is one run."
+    )
+    device: str = option("cpu", "Where the agent computes: cpu or cuda.")
+    precision: str = option(
+        "float64",
+        "Number format of the agent; float32 is faster for mem in long episodes, but then "
+        "the number of processes can change an action by rounding.",
+        choices=("float64", "float32"),
+    )
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        for name in ("episodes", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, value, "it must be at least 1")
+        if self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise DeviceError(f"unknown device {self.device!r}: choose cpu or cuda")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise DeviceError("no CUDA device is to be had here: choose --device cpu")
+
+
+@dataclass
+class Group:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        settings: what they share.
+        runs: the runs by seed.
+        label: the memory's name, with whatever else tells the group from the others.
+    """
+
+    settings: dict[str, Any]
+    runs: dict[int, tuple[Path, LoadedPolicy]] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of the first run."""
+        config: TrainConfig = next(iter(self.runs.values()))[1].config
+        return config
+
+
+def evaluate(
+    runs: Sequence[Path], config: TransferConfig, progress: Console | None = None
+) -> tuple[Report, Path]:
+    """Play all runs in all their worlds and write the report.
+
+    Args:
+        runs: run directories.
+        config: how.
+        progress: where a progress bar goes.
+
+    Returns:
+        The report and the folder that it was written to.
+
+    Raises:
+        TransferError: a run given twice, or several runs and no folder for their report.
+        WorldMismatchError, UnknownEnvironmentError: a world that an agent cannot act in.
+        RunWriteError: the folder cannot be written to; found out before anything is played.
+        RelagentError: a run that cannot be loaded.
+    """
+    groups = group_runs(runs)
+    folder = _folder(runs, config)
+    notes: list[str] = []
+    places = [(group, world) for group in groups for world in worlds_of(group, config, notes)]
+    for group, world in places:
+        for _, loaded in group.runs.values():
+            check_world(loaded.policy, world)
+
+    jobs = [
+        Job(loaded.policy, world, config.episodes, deterministic)
+        for group, world in places
+        for deterministic in (False, True)
+        for _, loaded in group.runs.values()
+    ]
+    played = iter(_play(jobs, config, progress))
+    rows = []
+    for group, world in places:
+        for actions in ("sampled", "greedy"):
+            episodes = {seed: next(played) for seed in group.runs}
+            rows.append(_row(group, world, actions, episodes))
+    report = Report(
+        rows=tuple(rows),
+        notes=tuple(notes),
+        config=to_json(config),
+        provenance=provenance(device=config.device, backend=_backend()),
+        runs=tuple(
+            {
+                "run": path.resolve().name,
+                "checkpoint": loaded.checkpoint.name,
+                "steps": loaded.steps,
+                "backend": loaded.backend,
+                "config": to_json(loaded.config),
+            }
+            for group in groups
+            for path, loaded in group.runs.values()
+        ),
+    )
+    report.write(folder)
+    return report, folder
+
+
+# What may differ between runs of one row: it does not change what is learned, or it is compared
+# by what came of it (the steps really trained, the backend really used).
+_IGNORED = ("seed", "steps", "backend", "device", "threads", "checkpoint_every")
+
+
+def group_runs(paths: Sequence[Path]) -> list[Group]:
+    """Load runs and put together those that differ only in their seed.
+
+    Raises:
+        TransferError: two runs of the same settings and seed.
+        RelagentError: a run that cannot be loaded.
+    """
+    groups: list[Group] = []
+    for path in paths:
+        loaded = load_policy(path)
+        settings = {k: v for k, v in to_json(loaded.config).items() if k not in _IGNORED}
+        settings |= {"steps": loaded.steps, "backend": loaded.backend}
+        group = next((g for g in groups if g.settings == settings), None)
+        if group is None:
+            group = Group(settings)
+            groups.append(group)
+        seed = loaded.config.seed
+        if seed in group.runs:
+            raise TransferError(
+                f"{path} and {group.runs[seed][0]} have the same settings and the same seed "
+                f"{seed}: give each run once"
+            )
+        group.runs[seed] = path, loaded
+    for group in groups:
+        group.runs = dict(sorted(group.runs.items()))
+        group.label = _label(group, groups)
+    return groups
+
+
+def _label(group: Group, groups: Sequence[Group]) -> str:
+    """``rel``, or ``rel nu=10`` beside another group of rel."""
+    env, memory = group.settings["env"], group.settings["memory"]
+    rivals = [
+        other.settings
+        for other in groups
+        if other.settings["env"] == env and other.settings["memory"] == memory
+    ]
+    differing = [
+        f"{name}={value}"
+        for name, value in group.settings.items()
+        # Steps and backends have columns of their own.
+        if name not in ("steps", "backend") and any(other[name] != value for other in rivals)
+    ]
+    return " ".join([memory, *differing])
+
+
+def worlds_of(group: Group, config: TransferConfig, notes: list[str]) -> tuple[str, ...]:
+    """The worlds that a group is played in, smallest first; ``notes`` is told what is missing."""
+    env = group.config.env
+    pair, ladder = pair_of(env), ladder_of(env)
+    if pair is None:
+        worlds = ladder
+        if not config.worlds:
+            notes.append(
+                f"{env} has no test world in the paper: it is played alone; name others with --env."
+            )
+    elif config.ladder:
+        worlds = ladder
+    else:
+        worlds = (env, pair.test_id)
+    chosen = dict.fromkeys((*worlds, *config.worlds))
+    # Worlds of other families stand behind, in the order in which they were asked for.
+    return tuple(sorted(chosen, key=lambda w: ladder.index(w) if w in ladder else len(ladder)))
+
+
+def _folder(runs: Sequence[Path], config: TransferConfig) -> Path:
+    """The report's folder, made and writable."""
+    if config.out is None and len(runs) != 1:
+        raise TransferError("several runs make one report: say with --out where to write it")
+    folder = Path(config.out) if config.out is not None else Path(runs[0]) / "transfer"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunWriteError(folder, reason(error)) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunWriteError(folder, "no permission")
+    return folder
+
+
+def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) -> list[Episodes]:
+    """Play all jobs behind a progress bar."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("episodes"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=console is None,
+    )
+    with bar:
+        task = bar.add_task("starting", total=sum(job.episodes for job in jobs))
+
+        def advance(result: Result) -> None:
+            job = jobs[result.job]
+            actions = "greedy" if job.deterministic else "sampled"
+            bar.update(task, advance=1, description=f"{job.env_id} {actions}")
+
+        return play_all(
+            jobs,
+            workers=config.workers or _cores(),
+            precision=config.precision,  # type: ignore[arg-type]  # checked by the option's choices
+            device=config.device,
+            on_result=advance,
+        )
+
+
+def _row(group: Group, world: str, actions: str, episodes: dict[int, Episodes]) -> Row:
+    config = group.config
+    return Row(
+        train=config.env,
+        world=world,
+        memory=group.label,
+        actions=actions,
+        paper=paper_number(config.env, world, config.memory),
+        seeds=tuple(episodes),
+        steps=group.settings["steps"],
+        trained_on=group.settings["backend"],
+        played_on=_backend(),
+        rewards=np.stack([e.rewards for e in episodes.values()]),
+        lengths=np.stack([e.lengths for e in episodes.values()]),
+        successes=np.stack([e.successes for e in episodes.values()]),
+    )
+
+
+def paper_number(train: str, world: str, memory: str) -> float | None:
+    """Average reward in Table 4 of Kerg et al. (2020), where it has this training and world."""
+    pair = pair_of(train)
+    if pair is None or train != pair.train_id or memory not in pair.paper:
+        return None
+    on_train, on_test = pair.paper[memory]
+    return {pair.train_id: on_train, pair.test_id: on_test}.get(world)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
+    return len(affinity(0)) if affinity is not None else (os.cpu_count() or 1)
+
+
+def _backend() -> str:
+    return f"minigrid {version('minigrid')}"
