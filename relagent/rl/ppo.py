@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import io
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from copy import deepcopy
@@ -81,7 +83,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         policy_kwargs: options of the policy.
 
     Raises:
-        PPOOptionError: an impossible setting.
+        PPOOptionError: an impossible setting, or an unknown policy.
     """
 
     policy: MemoryPolicy  # type: ignore[assignment]  # the base class means its own actor-critic
@@ -182,6 +184,16 @@ class MemoryPPO(OnPolicyAlgorithm):
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
 
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            near = difflib.get_close_matches(policy_name, self.policy_aliases, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise PPOOptionError(
+                f"unknown policy {policy_name!r}{hint}: choose one of "
+                f"{', '.join(self.policy_aliases)}, or pass a class"
+            )
+        return self.policy_aliases[policy_name]
+
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         fresh = self._last_obs is None
         result = super()._setup_learn(*args, **kwargs)
@@ -212,6 +224,11 @@ class MemoryPPO(OnPolicyAlgorithm):
             new_obs, rewards, dones, infos = env.step(self.policy.to_env(actions))
             self.num_timesteps += env.num_envs
 
+            # Also where a callback stops training within the rollout, this is where worlds are.
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
+            self._last_state = state
+
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
@@ -226,9 +243,6 @@ class MemoryPPO(OnPolicyAlgorithm):
                 values,
                 log_prob,
             )
-            self._last_obs = new_obs  # type: ignore[assignment]
-            self._last_episode_starts = dones
-            self._last_state = state
 
         ended = self._to_tensor(dones).bool()
         with torch.no_grad():
@@ -290,7 +304,7 @@ class MemoryPPO(OnPolicyAlgorithm):
             rollout.advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
         envs_per_batch = max(1, self.batch_size // rollout.n_steps)
-        n_batches = max(1, rollout.n_envs // envs_per_batch)
+        n_batches = math.ceil(rollout.n_envs / envs_per_batch)
         statistics: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(self.n_epochs):
             kl_divergences = []
@@ -380,11 +394,11 @@ class MemoryPPO(OnPolicyAlgorithm):
             progress_bar=progress_bar,
         )
 
+    # Both copy, since an environment may write its next step into the same arrays.
     def _to_tensor(self, array: Any) -> Tensor:
-        return torch.as_tensor(array, device=self.device)
+        return torch.tensor(array, device=self.device)
 
     def _to_tensors(self, observations: Any) -> Any:
-        # Copied, since an environment may write its next observation into the same arrays.
         return obs_as_tensor(deepcopy(observations), self.device)
 
     def save(
