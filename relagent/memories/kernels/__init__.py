@@ -2,20 +2,24 @@
 
 A kernel is registered for one exact class (a subclass may have changed the function) and one kind
 of device. :func:`select` finds it; :func:`disable` switches all kernels off, for a comparison or a
-doubt.
+doubt, as does ``RELAGENT_KERNELS=0`` in the environment.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor
 
 Kernel = Callable[[Any, Tensor, Any, Tensor], tuple[Tensor, Any]]
 """(memory, x [T, B, F], state, episode_starts [T, B] bool) -> (y [T, B, H], state)."""
+
+_modules: dict[str, str] = {"cpu": "relagent.memories.kernels.cpu"}
+"""Where the kernels of a kind of device are; imported, and so registered, when first needed."""
 
 _registered: dict[tuple[str, str], Kernel] = {}
 _enabled = os.environ.get("RELAGENT_KERNELS", "1") != "0"
@@ -30,7 +34,12 @@ def select(memory: type, x: Tensor) -> Kernel | None:
     """Return the kernel for this exact class on the input's device, or ``None``."""
     if not _enabled:
         return None
-    return _registered.get((f"{memory.__module__}.{memory.__qualname__}", x.device.type))
+    device = x.device.type
+    if device in _modules:
+        with suppress(ImportError):  # without its compiler, a device has no kernels
+            import_module(_modules[device])
+        _modules.pop(device, None)
+    return _registered.get((f"{memory.__module__}.{memory.__qualname__}", device))
 
 
 @contextmanager
