@@ -26,6 +26,7 @@ from torch import Tensor
 from relagent.envs import evaluation_seeds, make_env
 from relagent.envs.make import UnsupportedSpaceError
 from relagent.envs.observations import ObservationPartsError
+from relagent.envs.view import hasten_view
 from relagent.errors import RelagentError
 from relagent.memories import take_rows
 from relagent.rl.encoder import is_grid_space
@@ -320,7 +321,9 @@ def _play_rows(
     table: list[_Row] = []
     # Not zip(range(rows), episodes): it would take one episode too many from a shared counter.
     while len(table) < rows and (episode := next(episodes, None)) is not None:
-        row = _Row(make_env(job.env_id, parts), seeds)
+        env = make_env(job.env_id, parts)
+        hasten_view(env)
+        row = _Row(env, seeds)
         row.start(episode)
         table.append(row)
     state = policy.initial_state(len(table))
