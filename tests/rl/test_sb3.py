@@ -40,7 +40,7 @@ from .worlds import Toy, Watch, small_model, toys, world
 def test_evaluate_policy_with_a_vec_env(memory: str, name: str) -> None:
     model = small_model(world(name), memory)
     returns, lengths = evaluate_policy(
-        model, VecMonitor(world(name, 3)), n_eval_episodes=7, return_episode_rewards=True
+        model, world(name, 3), n_eval_episodes=7, return_episode_rewards=True, warn=False
     )
     assert isinstance(returns, list) and isinstance(lengths, list)
     assert len(returns) == len(lengths) == 7 and min(lengths) >= 1
@@ -66,7 +66,7 @@ def test_evaluate_policy_carries_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_evaluation_callback_and_early_stop(tmp_path: Path) -> None:
-    model = small_model(toys(), "rel")
+    model = small_model(VecMonitor(toys()), "rel")
     threshold = StopTrainingOnRewardThreshold(reward_threshold=-1e6)
     callback = EvalCallback(
         VecMonitor(toys(2)),
@@ -84,7 +84,7 @@ def test_evaluation_callback_and_early_stop(tmp_path: Path) -> None:
 
 
 def test_callbacks_in_a_list_and_without_improvement() -> None:
-    model = small_model(toys(), "lstm")
+    model = small_model(VecMonitor(toys()), "lstm")
     steps: list[int] = []
     patience = StopTrainingOnNoModelImprovement(max_no_improvement_evals=1, min_evals=1)
     evaluation = EvalCallback(
