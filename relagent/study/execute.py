@@ -1,0 +1,240 @@
+"""Do one cell of the grid: train, or go on where it was, then play and write one file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from relagent.rl.checkpoint import LoadedPolicy, load_policy
+from relagent.rl.play import Job, Result, play_all
+from relagent.rl.report import Row
+from relagent.rl.train import resume, train
+from relagent.runs.checkpoint import CheckpointDamagedError, checkpoints, save_checkpoint
+from relagent.runs.config import to_json
+from relagent.runs.directory import RunDirectory
+from relagent.runs.files import write_atomically
+from relagent.runs.packing import pack, unpack
+from relagent.runs.provenance import provenance
+from relagent.study.machine import machine
+from relagent.study.results import RunResult, WorldResult, thin_curve
+from relagent.study.tasks import Task, TaskError, played_path, task_words
+
+
+def run_task(task: Task, stop: Callable[[], bool]) -> bool:
+    """Do a task, or what is left of it.
+
+    Args:
+        task: which.
+        stop: polled; true saves and ends.
+
+    Returns:
+        Whether the result is there; it may have been asked to stop.
+
+    Raises:
+        TaskConflictError: its run or result was made with other settings.
+        RelagentError: what training or playing raises.
+    """
+    if task.finished():
+        return True
+    task.check_run()
+    clock = _Clock(task.run / "seconds.json")
+    with clock.running("training") as tick:
+        if not _train(task, lambda: tick() or stop()):
+            return False
+    loaded = load_policy(task.run)
+    with clock.running("playing") as tick:
+        if not _play(task, loaded, lambda: tick() or stop()):
+            return False
+    if task.policy is not None:
+        keep_policy(task.run, task.policy)
+    _result(task, loaded, clock.seconds).write(task.result)
+    return True
+
+
+def _train(task: Task, stop: Callable[[], bool]) -> bool:
+    """Train to the end, from wherever the run is."""
+    if not (task.run / "config.json").is_file():
+        return train(task.config, task.run, stop)
+    if not checkpoints(task.run / "checkpoints"):
+        # Killed before the first save: nothing is lost by starting over. The clock stays.
+        with RunDirectory.open_for_resume(task.run):
+            for path in task.run.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name not in ("seconds.json", "lock"):
+                    path.unlink()
+        return train(task.config, task.run, stop)
+    try:
+        if RunDirectory.open(task.run).load_checkpoint().step >= task.config.steps:
+            return True
+    except CheckpointDamagedError as error:
+        raise TaskError(f"{error}; remove {task.run}, and it is trained again") from error
+    return resume(task.run, {"device": task.device, "threads": 1}, stop)
+
+
+class _Stopped(Exception):  # noqa: N818  # no error: playing was asked to stop
+    """Playing was asked to stop."""
+
+
+def _play(task: Task, loaded: LoadedPolicy, stop: Callable[[], bool]) -> bool:
+    """Play every world that was not played yet, and save what came of each."""
+
+    def poll(_: Result) -> None:
+        if stop():
+            raise _Stopped
+
+    for world, actions in task.games:
+        path = played_path(task, world, actions)
+        if path.exists() and _read(path).get("made_with") == _made_with(task, loaded):
+            continue
+        job = Job(loaded.policy, world, task.episodes, deterministic=actions == "greedy")
+        try:
+            if stop():
+                raise _Stopped
+            (episodes,) = play_all(
+                [job],
+                precision=task.precision,  # type: ignore[arg-type]  # checked on the command line
+                on_result=poll,
+            )
+        except _Stopped:
+            return False
+        row = Row(
+            train=task.pair.train_id,
+            world=world,
+            memory=task.memory,
+            actions=actions,
+            paper=None,
+            seeds=(task.seed,),
+            steps=loaded.steps,
+            trained_on=loaded.backend,
+            played_on=_judge(),
+            rewards=episodes.rewards[None],
+            lengths=episodes.lengths[None],
+            successes=episodes.successes[None],
+        )
+        score = WorldResult(
+            world, actions, row.reward, row.interval, row.success, row.length, episodes.rewards
+        )
+        path.parent.mkdir(exist_ok=True)
+        content = {"made_with": _made_with(task, loaded), "score": score.to_json()}
+        write_atomically(path, json.dumps(content).encode())
+    return True
+
+
+def _made_with(task: Task, loaded: LoadedPolicy) -> dict[str, Any]:
+    return {"checkpoint": loaded.checkpoint.name, **task.evaluation, "judge": _judge()}
+
+
+def _judge() -> str:
+    return f"minigrid {version('minigrid')}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _result(task: Task, loaded: LoadedPolicy, seconds: dict[str, float]) -> RunResult:
+    run = RunDirectory.open(task.run)
+    made = run.read_provenance()
+    here = provenance(device="cpu", backend=_judge())
+    kept = ("started", "device", "backend", "versions", "git", "platform", "cpu_count")
+    return RunResult(
+        protocol=task.protocol.name,
+        pair=task.pair.name,
+        memory=task.memory,
+        seed=task.seed,
+        steps=loaded.steps,
+        config=to_json(task.config),
+        evaluation=task.evaluation,
+        worlds=tuple(
+            WorldResult.from_json(_read(played_path(task, *game))["score"]) for game in task.games
+        ),
+        curve=thin_curve(run.read_metrics()),
+        seconds=seconds,
+        command=tuple(task_words(task)),
+        provenance={
+            "training": {name: made.get(name) for name in kept},
+            "sessions": 1 + len(made.get("resumed", [])),
+            "playing": {name: here.get(name) for name in kept},
+            "machine": machine(),
+        },
+        checkpoint=str(loaded.checkpoint.relative_to(task.root)),
+    )
+
+
+_OF_A_POLICY = (
+    "policy",
+    "policy_kwargs",
+    "arguments",
+    "schedules",
+    "missing",
+    "observation_space",
+    "action_space",
+    "parameters",
+)
+
+
+def keep_policy(run: Path, folder: Path) -> None:
+    """Copy a run without what only training needs: a small run that can be played, not resumed.
+
+    Args:
+        run: a run directory with a checkpoint.
+        folder: the new run directory; one that is there is replaced.
+    """
+    checkpoint = RunDirectory.open(run).load_checkpoint()
+    state = unpack(checkpoint.tensors, checkpoint.data)
+    slim = {
+        "model": {name: state["model"][name] for name in _OF_A_POLICY},
+        "backend": state["backend"],
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+    save_checkpoint(folder / "checkpoints", checkpoint.step, *pack(slim))
+    made = RunDirectory.open(run).read_provenance()
+    made = {name: value for name, value in made.items() if name not in ("command", "resumed")}
+    write_atomically(folder / "provenance.json", json.dumps(made, indent=2).encode() + b"\n")
+    write_atomically(folder / "config.json", (run / "config.json").read_bytes())
+
+
+class _Clock:
+    """Seconds spent on a task, over all its sessions, also those that were killed."""
+
+    EVERY = 10.0
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds = {"training": 0.0, "playing": 0.0}
+        if path.is_file():
+            self.seconds |= {n: float(v) for n, v in _read(path).items() if n in self.seconds}
+
+    @contextmanager
+    def running(self, what: str) -> Iterator[Callable[[], bool]]:
+        """Count the time within; the function given must be called now and then (it is False)."""
+        before, begun = self.seconds[what], time.monotonic()
+        noted = begun
+
+        def note() -> None:
+            self.seconds[what] = before + time.monotonic() - begun
+            if self.path.parent.is_dir():
+                write_atomically(self.path, json.dumps(self.seconds).encode())
+
+        def tick() -> bool:
+            nonlocal noted
+            if time.monotonic() - noted >= self.EVERY:
+                noted = time.monotonic()
+                note()
+            return False
+
+        try:
+            yield tick
+        finally:
+            note()

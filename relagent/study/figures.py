@@ -1,0 +1,229 @@
+"""The figures of the report, each as the bytes of a PNG."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from relagent.envs import Pair
+from relagent.rl.figure import COLOURS
+from relagent.rl.report import short_name
+from relagent.study.aggregate import Estimate, estimate_profile
+from relagent.study.tables import table_rows
+from relagent.study.view import ROLES, TITLES, View, paper_numbers, size_of, title
+
+MARKERS = "osD^vPX"
+ROLE_TITLES = {"train": "training worlds", "test": "larger worlds, zero-shot"}
+
+
+def colour(memory: str) -> str:
+    """A memory's colour, the same in all figures."""
+    known = list(TITLES)
+    return COLOURS[known.index(memory)] if memory in known else COLOURS[-1]
+
+
+def marker(memory: str) -> str:
+    """A memory's marker, the same in all figures."""
+    known = list(TITLES)
+    return MARKERS[known.index(memory)] if memory in known else MARKERS[-1]
+
+
+def table_figure(view: View, protocol: str) -> bytes:
+    """The table as a picture: a cell is the darker the higher its reward."""
+    heading, rows = table_rows(view, protocol, bold=("", ""))
+    heading = [text.replace(", ", ",\n") for text in heading]
+    texts = [[cell.replace("<br>", "\n") for cell in row] for row in rows]
+    figure = Figure(figsize=(1.2 + 1.75 * len(heading), 0.6 + 0.5 * len(rows)))
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+    axes.axis("off")
+    table = axes.table(
+        texts,
+        colLabels=heading,
+        cellLoc="center",
+        loc="center",
+        bbox=Bbox.unit(),
+        colWidths=[1.2, *[0.55] * 2, *[1.2] * (len(heading) - 3)],
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(8)
+    for (row, column), cell in table.get_celld().items():
+        cell.set_edgecolor("0.8")
+        if row == 0:
+            cell.set_text_props(weight="bold")
+            cell.set_facecolor("0.92")
+        elif column >= 1:
+            cell.set_facecolor(_shade(texts[row - 1][column]))
+    return _png(figure)
+
+
+def _shade(text: str) -> tuple[float, float, float]:
+    try:
+        value = float(text.split()[0])
+    except (ValueError, IndexError):
+        return (1.0, 1.0, 1.0)
+    return (1 - 0.45 * value, 1 - 0.18 * value, 1 - 0.08 * value)
+
+
+def curves_figure(view: View, protocol: str) -> bytes:
+    """Training reward against steps: the mean over seeds, in a band from lowest to highest."""
+    figure, panels = _panels(view, protocol)
+    for axes, pair in panels:
+        for memory in view.memories(protocol):
+            runs = [r for r in view.runs(protocol, pair.name, memory) if r.curve["steps"]]
+            if not runs:
+                continue
+            steps = np.linspace(
+                max(run.curve["steps"][0] for run in runs),
+                min(run.curve["steps"][-1] for run in runs),
+                200,
+            )
+            rewards = np.stack(
+                [np.interp(steps, run.curve["steps"], run.curve["reward"]) for run in runs]
+            )
+            shade = colour(memory)
+            axes.fill_between(
+                steps / 1e6, rewards.min(axis=0), rewards.max(axis=0), color=shade, alpha=0.18, lw=0
+            )
+            axes.plot(steps / 1e6, rewards.mean(axis=0), color=shade, lw=1.6, label=title(memory))
+        axes.set_title(short_name(pair.train_id), fontsize="medium")
+        axes.set_xlabel("million steps")
+    return _finish(figure, panels, "reward (last 100 episodes)")
+
+
+def transfer_figure(view: View, protocol: str) -> bytes:
+    """Reward in every size of each family: mean and interval over seeds, each seed, the paper."""
+    figure, panels = _panels(view, protocol)
+    for axes, pair in panels:
+        memories = view.memories(protocol)
+        for place, memory in enumerate(memories):
+            # Memories stand side by side; the panels are equally wide for any number of worlds.
+            shift = 0.03 * len(pair.ladder) * (place - (len(memories) - 1) / 2)
+            cells = [
+                (x, cell)
+                for x, world in enumerate(pair.ladder)
+                if (cell := view.cell(protocol, pair, memory, world)) is not None
+            ]
+            if not cells:
+                continue
+            shade = colour(memory)
+            axes.errorbar(
+                [x + shift for x, _ in cells],
+                [cell.mean.value for _, cell in cells],
+                yerr=np.array([_arms(c.mean) for _, c in cells]).T,
+                fmt=f"-{marker(memory)}",
+                color=shade,
+                markersize=5,
+                lw=1,
+                label=title(memory),
+            )
+            for x, cell in cells:
+                if cell.several:
+                    places = [x + shift] * len(cell.scores)
+                    axes.plot(places, cell.scores, "o", color=shade, markersize=2.5, alpha=0.5)
+        for x, world in enumerate(pair.ladder):
+            for memory in ("mem", "rel"):
+                number = paper_numbers(pair, world)[f"paper_{memory}"]
+                if number is not None:
+                    axes.plot(
+                        [x], [number], "*", color=colour(memory), markeredgecolor="black",
+                        markeredgewidth=0.5, markersize=9, label=f"{title(memory)}, paper",
+                    )  # fmt: skip
+        axes.set_xticks(range(len(pair.ladder)), [size_of(w) for w in pair.ladder], rotation=20)
+        axes.set_title(f"trained on {short_name(pair.train_id)}", fontsize="medium")
+    return _finish(figure, panels, "reward")
+
+
+def aggregate_figure(view: View) -> bytes:
+    """Interquartile mean of each memory, with its interval, by protocol and role."""
+    lines = [(p, memory) for p in view.protocols for memory in view.memories(p)]
+    figure = Figure(figsize=(9, 1.2 + 0.38 * len(lines)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, role in zip(panels, ROLES, strict=True):
+        for y, (protocol, memory) in enumerate(lines):
+            found = view.iqm(protocol, role).get(memory)
+            if found is not None:
+                estimate, _ = found
+                axes.errorbar(
+                    [estimate.value], [y], xerr=np.array([_arms(estimate)]).T,
+                    fmt=marker(memory), color=colour(memory), capsize=3,
+                )  # fmt: skip
+        axes.set_title(ROLE_TITLES[role], fontsize="medium")
+        axes.set_xlabel("interquartile mean of the reward")
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(lines)), [f"{title(m)} ({p})" for p, m in lines])
+    panels[0].invert_yaxis()
+    return _png(figure)
+
+
+def profile_figure(view: View) -> bytes:
+    """Performance profiles: the share of runs that score more than τ."""
+    rows = len(view.protocols)
+    figure = Figure(figsize=(9, 0.6 + 2.9 * rows), layout="constrained")
+    panels = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True)
+    thresholds = np.linspace(0, 1, 101)
+    handles: dict[str, Any] = {}
+    for row, protocol in zip(panels, view.protocols, strict=True):
+        for axes, role in zip(row, ROLES, strict=True):
+            for memory, table in view.matrices(protocol, role).items():
+                shares, low, high = estimate_profile(table, thresholds)
+                shade = colour(memory)
+                (line,) = axes.plot(thresholds, shares, color=shade, lw=1.6)
+                axes.fill_between(thresholds, low, high, color=shade, alpha=0.15, lw=0)
+                handles[title(memory)] = line
+            axes.set_title(f"{protocol}: {ROLE_TITLES[role]}", fontsize="medium")
+            axes.set_xlabel("τ (reward)")
+            axes.set_ylabel("share of runs above τ")
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+    _legend(figure, handles)
+    return _png(figure)
+
+
+def _panels(view: View, protocol: str) -> tuple[Figure, list[tuple[Any, Pair]]]:
+    pairs = view.pairs(protocol)
+    columns = min(3, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = Figure(figsize=(4.2 * columns, 0.7 + 3.1 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for unused in axes[len(pairs) :]:
+        unused.axis("off")
+    return figure, list(zip(axes, pairs, strict=False))
+
+
+def _finish(figure: Figure, panels: list[tuple[Any, Pair]], label: str) -> bytes:
+    handles: dict[str, Any] = {}
+    for axes, _ in panels:
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_subplotspec().is_first_col():
+            axes.set_ylabel(label)
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(text, handle)
+    _legend(figure, handles)
+    return _png(figure)
+
+
+def _legend(figure: Figure, handles: dict[str, Any]) -> None:
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False
+        )
+
+
+def _arms(estimate: Estimate) -> tuple[float, float]:
+    # The interquartile mean need not lie inside the percentiles of its resamples.
+    value, low, high = estimate
+    return max(0.0, value - low), max(0.0, high - value)
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    # Without the version of matplotlib, the same numbers give the same bytes.
+    figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
+    return content.getvalue()

@@ -1,0 +1,234 @@
+"""The page that explains a study: what was run, how, and what it is compared with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from relagent.study.aggregate import RESAMPLES
+from relagent.study.protocol import NAMES, load_protocol
+from relagent.study.results import RunResult
+from relagent.study.tables import (
+    improvement_rows,
+    iqm_rows,
+    ladder_rows,
+    markdown,
+    table_rows,
+)
+from relagent.study.view import View, title
+
+PAPER = """\
+The paper's numbers are those of Table 4 of Kerg et al. (2020, arXiv 2006.09471): single numbers,
+without the number of seeds and without intervals. Two faults of the authors' public code stand
+behind them, so that they measured something else than full and sparse attention:
+
+1. While acting and while evaluating, the attention memory was emptied at *every* step (`if done:`
+   tested a tuple of all environments' flags, which is always true): both models acted as plain
+   LSTMs.
+2. In the update the memory started empty at the window's start, and was not emptied where an
+   episode ended.
+
+Neither fault is repeated here. A difference from the paper's number is therefore a difference of
+methods as well as of scores.
+"""
+
+DEVIATIONS = """\
+Beside those faults, these things differ from the paper in both protocols:
+
+- The view's cells are read as sums of embeddings of object, colour and state, then by convolutions
+  of 3 x 3; the authors' network had convolutions of 2 x 2 with a max-pooling.
+- Minibatches take whole worlds, and gradients reach back through the whole rollout of 128 steps;
+  states remembered from before it are constants.
+- The value of an episode's last observation is added where the time limit cut it off.
+- Training worlds are EnvPool's, which are tested to equal minigrid's; all scores are made on
+  minigrid itself, on layouts that no training seed can produce.
+- The macro-state, `combine` above, is h + c (sum) in the paper's equations and (h + c) / 2 (mean)
+  in its authors' code.
+
+*ours* also shows the agent its direction, its previous action and, where it varies, the mission's
+text, and has other settings of PPO (above). GoToObject, GoToDoor and Fetch name their goal only in
+the mission, so that no agent of the *paper* protocol can know it.
+"""
+
+
+def page(view: View) -> str:
+    """The README.md of a report."""
+    sections = [
+        "# Table 4: from small worlds to larger ones",
+        _opening(view),
+        *(_protocol(view, name) for name in view.protocols),
+        _aggregates(view),
+        "## What the paper's numbers are\n\n" + PAPER,
+        "## Deviations from the paper\n\n" + DEVIATIONS,
+        _missing(view),
+        _made_with(view),
+    ]
+    return "\n\n".join(section.strip() for section in sections if section) + "\n"
+
+
+def _opening(view: View) -> str:
+    episodes = _listed(f"{n:,}" for n in {r.evaluation["episodes"] for r in view.results})
+    return f"""\
+Agents with different memories are trained in a small world and scored there and, unchanged, in
+larger ones. {len(view.results)} runs so far. Made by
+
+```sh
+python -m relagent.study table4   # trains and plays what is not there yet
+python -m relagent.study report   # makes this page
+```
+
+Every run is one file in `runs/`, with its settings, learning curve, scores of single episodes and
+the command that makes it again. A score is the mean reward of {episodes} episodes with sampled
+actions, as in the paper; a reward is 1 − 0.9 · steps / limit for success and 0 for failure. All
+seeds are shown, and of each run the final checkpoint counts. In brackets: 95% percentile bootstrap
+of the mean over seeds ({RESAMPLES:,} resamples), too narrow where seeds are few; below: every seed
+in its order. Bold: above the paper's RelLSTM."""
+
+
+def _protocol(view: View, name: str) -> str:
+    known = load_protocol(name) if name in NAMES else None
+    runs = [run for run in view.results if run.protocol == name]
+    settings = _settings(runs)
+    differing = "".join(
+        f"- {pair}: {json.dumps(entry['settings'])}: {entry['reason']}\n"
+        for pair, entry in (known.pairs.items() if known is not None else ())
+    )
+    heading, rows = improvement_rows(view, name)
+    parts = [
+        f"## Protocol *{name}*",
+        known.description if known is not None else "",
+        markdown(*table_rows(view, name)),
+        f"![Learning curves](curves-{name}.png)",
+        "Mean over seeds; the band reaches from the lowest to the highest seed.",
+        f"![Transfer over all sizes](transfer-{name}.png)",
+        "Mean over seeds and its interval; small dots are seeds, stars the paper's numbers.",
+        "### Probability that RelLSTM scores higher" if len(heading) > 1 else "",
+        "Of a run of RelLSTM against a run of the other memory (Agarwal et al. 2021); 0.50 is no "
+        "difference." if len(heading) > 1 else "",
+        markdown(heading, rows) if len(heading) > 1 else "",
+        "### Every size, sampled and greedy",
+        markdown(*ladder_rows(view, name)),
+        "### Settings",
+        "The same for all memories" + (" but for the differences below." if differing else "."),
+        settings,
+        differing,
+    ]  # fmt: skip
+    return "\n\n".join(part.strip() for part in parts if part)
+
+
+def _settings(runs: list[RunResult]) -> str:
+    """The settings that all runs share, and those that vary with how often."""
+    skipped = ("env", "memory", "seed", "device", "threads", "backend", "checkpoint_every")
+    rows = []
+    for name in runs[0].config:
+        if name not in skipped:
+            values = {json.dumps(run.config.get(name)) for run in runs}
+            rows.append([f"`{name}`", _listed(values)])
+    seeds = {run.seed for run in runs}
+    rows.append(["seeds", ", ".join(map(str, sorted(seeds)))])
+    rows.append(["trained steps", _listed(f"{n:,}" for n in {run.steps for run in runs})])
+    return markdown(["setting", "value"], rows)
+
+
+def _aggregates(view: View) -> str:
+    heading, rows = iqm_rows(view)
+    if not rows:
+        return "## All pairs together\n\nNo pair has been run with all memories yet."
+    return f"""\
+## All pairs together
+
+Interquartile mean over runs and pairs: the mean of the middle half of all scores, with a stratified
+bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). Only pairs that all memories of the
+protocol have run count, and of each memory the seeds that ran all of those.
+
+{markdown(heading, rows)}
+![Interquartile means](aggregate.png)
+
+![Performance profiles](profiles.png)
+
+The share of runs that score more than τ, with pointwise 95% intervals: higher is better."""
+
+
+def _missing(view: View) -> str:
+    gaps = view.missing()
+    if not gaps:
+        return "## What is missing\n\nNothing: all runs of both protocols are here."
+    lines = []
+    for name, pairs in gaps.items():
+        protocol, memory = name.split(" ")
+        seeds: dict[str, list[str]] = {}
+        for pair, missing in pairs.items():
+            seeds.setdefault(", ".join(map(str, missing)), []).append(pair)
+        texts = [f"{', '.join(where)}: {which}" for which, where in seeds.items()]
+        count = sum(map(len, pairs.values()))
+        lines.append(f"- *{protocol}*, {title(memory)}, {count} runs (seeds): {'; '.join(texts)}.")
+    return "## What is missing\n\nOf the runs that the protocols plan:\n\n" + "\n".join(lines)
+
+
+def _made_with(view: View) -> str:
+    results = view.results
+    versions: dict[str, set[str]] = {}
+    for run in results:
+        for part in ("training", "playing"):
+            for package, version in _of(run, part, "versions").items():
+                if version is not None:
+                    versions.setdefault(package, set()).add(str(version))
+    listed = ", ".join(f"{name} {_listed(found)}" for name, found in versions.items())
+    trained, played = (
+        sum(run.seconds.get(what, 0.0) for run in results) / 3600
+        for what in ("training", "playing")
+    )
+    machines = _listed(_machine(run) for run in results)
+    commits = _listed(
+        f"`{str(git.get('commit'))[:10]}`" + (" with changes" if git.get("dirty") else "")
+        for run in results
+        if (git := _of(run, "training", "git"))
+    )
+    return f"""\
+## Made with
+
+- Machine: {machines}; one process a run, one thread each.
+- Time of those processes: {trained:.1f} h of training, {played:.1f} h of playing. On a machine with
+  several cores the wall time is shorter, on one that does something else besides, longer.
+- Speed of training, steps/s of one process:
+
+{_speed(view)}
+- Versions: {listed}.
+- Commits of training: {commits or "unknown"}."""
+
+
+def _speed(view: View) -> str:
+    rows = []
+    for protocol in view.protocols:
+        for memory in view.memories(protocol):
+            rates = [
+                run.steps / run.seconds["training"]
+                for run in view.results
+                if (run.protocol, run.memory) == (protocol, memory) and run.seconds["training"]
+            ]
+            if rates:
+                spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+                rows.append([protocol, title(memory), f"{np.median(rates):,.0f}", spread])
+    table = markdown(["protocol", "memory", "median", "lowest to highest"], rows)
+    return "".join(f"  {line}\n" for line in table.splitlines())
+
+
+def _of(run: RunResult, part: str, key: str) -> Mapping[str, object]:
+    value = run.provenance.get(part, {}).get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _machine(run: RunResult) -> str:
+    machine = run.provenance.get("machine", {})
+    words = [f"{machine.get('processor')}, {machine.get('cores')} cores"]
+    if machine.get("memory_gib"):
+        words.append(f"{machine['memory_gib']:.0f} GiB")
+    if machine.get("gpu") and run.config.get("device") != "cpu":
+        words.append(str(machine["gpu"]))
+    return ", ".join(words)
+
+
+def _listed(values: Iterable[str]) -> str:
+    return " / ".join(sorted(set(values)))

@@ -1,0 +1,120 @@
+"""The tables of the report, as rows of texts and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relagent.envs import Pair
+from relagent.rl.report import short_name
+from relagent.study.aggregate import Estimate
+from relagent.study.view import ROLES, Cell, View, paper_numbers, title, world_of
+
+NOTHING = "–"
+
+
+def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def table_rows(
+    view: View, protocol: str, actions: str = "sampled", bold: tuple[str, str] = ("**", "**")
+) -> tuple[list[str], list[list[str]]]:
+    """Table 4 beside the paper's numbers.
+
+    Args:
+        view: the results.
+        protocol: one protocol's.
+        actions: ``sampled``, as in the paper, or ``greedy``.
+        bold: goes around means above the paper's RelLSTM.
+
+    Returns:
+        The heading, and two rows a pair: mean, interval and every seed.
+    """
+    memories = view.memories(protocol)
+    heading = ["world", "Mem, paper", "Rel, paper", *map(title, memories)]
+    rows = []
+    for pair in view.pairs(protocol):
+        for role in ROLES:
+            world = world_of(pair, role)
+            paper = paper_numbers(pair, world)
+            row = [_world(pair, world), *(f"{number:.2f}" for number in paper.values())]
+            for memory in memories:
+                cell = view.cell(protocol, pair, memory, world, actions)
+                row.append(_cell(cell, paper["paper_rel"], bold))
+            rows.append(row)
+    return heading, rows
+
+
+def _world(pair: Pair, world: str) -> str:
+    name = short_name(world)
+    return f"{name} (trained)" if world == pair.train_id else f"→ {name}"
+
+
+def _cell(cell: Cell | None, paper: float | None, bold: tuple[str, str]) -> str:
+    if cell is None:
+        return NOTHING
+    text = f"{cell.mean.value:.3f}"
+    if paper is not None and cell.mean.value > paper:
+        text = f"{bold[0]}{text}{bold[1]}"
+    if not cell.several:
+        return f"{text} (seed {cell.seeds[0]})"
+    seeds = " · ".join(f"{score:.2f}" for score in cell.scores)
+    return f"{text} [{cell.mean.low:.3f}, {cell.mean.high:.3f}]<br>{seeds}"
+
+
+def ladder_rows(view: View, protocol: str) -> tuple[list[str], list[list[str]]]:
+    """Every size of every family, with sampled and with greedy actions: means over seeds."""
+    memories = view.memories(protocol)
+    heading = ["trained on", "world"]
+    heading += [f"{title(memory)}, {how}" for memory in memories for how in ("sampled", "greedy")]
+    rows = []
+    for pair in view.pairs(protocol):
+        for world in pair.ladder:
+            row = [short_name(pair.train_id), short_name(world)]
+            for memory in memories:
+                for actions in ("sampled", "greedy"):
+                    cell = view.cell(protocol, pair, memory, world, actions)
+                    row.append(NOTHING if cell is None else f"{cell.mean.value:.3f}")
+            rows.append(row)
+    return heading, rows
+
+
+def iqm_rows(view: View) -> tuple[list[str], list[list[str]]]:
+    """Interquartile mean by protocol and memory, over the pairs that all its memories have."""
+    heading = ["protocol", "memory", "pairs", "seeds", "training worlds", "larger worlds"]
+    rows = []
+    for protocol in view.protocols:
+        pairs = len(view.common_pairs(protocol, view.memories(protocol)))
+        found = {role: view.iqm(protocol, role) for role in ROLES}
+        for memory in view.memories(protocol):
+            if all(memory in found[role] for role in ROLES):
+                seeds = found["train"][memory][1]
+                texts = [estimate(found[role][memory][0], seeds > 1) for role in ROLES]
+                rows.append([protocol, title(memory), str(pairs), str(seeds), *texts])
+    return heading, rows
+
+
+def improvement_rows(view: View, protocol: str) -> tuple[list[str], list[list[str]]]:
+    """Probability that RelLSTM beats each other memory, by pair and over all pairs."""
+    rivals = [memory for memory in view.memories(protocol) if memory != "rel"]
+    heading = ["pair"]
+    heading += [f"> {title(rival)}, {role}" for rival in rivals for role in ROLES]
+    rows = []
+    for pair in (*view.pairs(protocol), None):
+        row = [pair.name if pair is not None else "all pairs"]
+        for rival in rivals:
+            for role in ROLES:
+                found = view.improvement(protocol, rival, role, pair)
+                several = found is not None and (found[1] > 1 or found[2] > 1)
+                row.append(NOTHING if found is None else estimate(found[0], several, 2))
+        rows.append(row)
+    return heading, rows
+
+
+def estimate(value: Estimate, several: bool, digits: int = 3) -> str:
+    """``0.961 [0.955, 0.966]``, or the number alone where one seed gives no interval."""
+    if not several:
+        return f"{value.value:.{digits}f}"
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"

@@ -1,0 +1,205 @@
+"""The cells of the grid: what each is called, how it is made, and which come first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relagent.envs import PAIRS, Pair
+from relagent.errors import RelagentError
+from relagent.rl.train import TrainConfig
+from relagent.runs.config import to_json
+from relagent.runs.directory import RunDirectory
+from relagent.study.protocol import Protocol, protocol_from_json
+from relagent.study.results import read_result
+
+ACTIONS = ("sampled", "greedy")
+
+# What may differ between two tries of one task: where it is computed.
+_ANYWHERE = ("device", "threads")
+
+
+class TaskError(RelagentError):
+    """A task that cannot be done as asked."""
+
+
+class TaskConflictError(TaskError):
+    """A run or a result of the same name that was made otherwise."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of a study.
+
+    Attributes:
+        protocol: how it is trained.
+        pair: where it is trained and played.
+        memory: its memory's name.
+        seed: its seed.
+        root: folder of the run directories.
+        results: folder of the results.
+        steps: training steps instead of the protocol's.
+        episodes: in each world, once with sampled and once with greedy actions.
+        precision: number format of the playing agent.
+        device: where training computes.
+    """
+
+    protocol: Protocol
+    pair: Pair
+    memory: str
+    seed: int
+    root: Path = Path("runs/table4")
+    results: Path = Path("results/table4")
+    steps: int | None = None
+    episodes: int = 1000
+    precision: str = "float64"
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """``ours-doorkey-rel-s0``."""
+        return f"{self.protocol.name}-{self.pair.name}-{self.memory}-s{self.seed}"
+
+    @property
+    def run(self) -> Path:
+        """The run directory, the same at each try."""
+        return self.root / self.protocol.name / f"{self.pair.name}-{self.memory}-s{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """The result file."""
+        return self.results / "runs" / f"{self.name}.json"
+
+    @property
+    def policy(self) -> Path | None:
+        """Where the policy is kept beside the results: of rel's first seed, whatever it scored."""
+        keep = self.memory == "rel" and self.seed == 0
+        return self.results / "policies" / self.name if keep else None
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of training."""
+        return self.protocol.config(
+            self.pair, self.memory, self.seed, steps=self.steps, device=self.device
+        )
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """How the run is scored."""
+        return {"episodes": self.episodes, "precision": self.precision}
+
+    @property
+    def games(self) -> list[tuple[str, str]]:
+        """World and kind of actions, in the order of playing."""
+        return [(world, actions) for world in self.pair.ladder for actions in ACTIONS]
+
+    def finished(self) -> bool:
+        """Whether the result is there.
+
+        Raises:
+            TaskConflictError: it is there, but made with other settings.
+            ResultError: its file is damaged.
+        """
+        if not self.result.exists():
+            return False
+        result = read_result(self.result)
+        self._check(self.result, {**result.config, **result.evaluation})
+        return True
+
+    def check_run(self) -> None:
+        """Raise TaskConflictError where the run directory holds a run of other settings."""
+        if (self.run / "config.json").is_file():
+            self._check(self.run, to_json(RunDirectory.open(self.run).read_config(TrainConfig)))
+
+    def _check(self, path: Path, known: dict[str, Any]) -> None:
+        wanted = to_json(self.config) | self.evaluation
+        for name, value in known.items():
+            if name not in _ANYWHERE and value != wanted.get(name):
+                raise TaskConflictError(
+                    f"{path} was made with {name} {value!r}, now it is {wanted.get(name)!r}: ask "
+                    "for the same, or choose another --root and --results"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """The task as plain values, for another machine."""
+        return {
+            "protocol": [self.protocol.name, self.protocol.to_json()],
+            "pair": self.pair.name,
+            "memory": self.memory,
+            "seed": self.seed,
+            "root": str(self.root),
+            "results": str(self.results),
+            "steps": self.steps,
+            "episodes": self.episodes,
+            "precision": self.precision,
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Task:
+        """The task that :meth:`to_json` described."""
+        return cls(
+            **{
+                **data,
+                "protocol": protocol_from_json(*data["protocol"]),
+                "pair": pair_named(data["pair"]),
+                "root": Path(data["root"]),
+                "results": Path(data["results"]),
+            }
+        )
+
+
+def pair_named(name: str) -> Pair:
+    """The pair of that name, in any case.
+
+    Raises:
+        TaskError: there is none.
+    """
+    for pair in PAIRS:
+        if pair.name == name.lower():
+            return pair
+    raise TaskError(f"no pair {name!r}: choose among {', '.join(pair.name for pair in PAIRS)}")
+
+
+def in_order(tasks: Iterable[Task]) -> list[Task]:
+    """Sort tasks so that those that matter most come first, should time not be enough for all."""
+    pairs, memories = [pair.name for pair in PAIRS], ["rel", "mem", "lstm", "none"]
+
+    def place(task: Task) -> tuple[int, int, int, int, str]:
+        memory = memories.index(task.memory) if task.memory in memories else len(memories)
+        return _stage(task), task.seed, memory, pairs.index(task.pair.name), task.name
+
+    return sorted(tasks, key=place)
+
+
+def _stage(task: Task) -> int:
+    first, paper = task.seed < 3, task.protocol.name == "paper"
+    match task.memory:
+        case "rel" if not paper:
+            return 0 if first else 2
+        case "mem" | "lstm" if first and not paper:
+            return 1
+        case "rel" | "mem" if first:
+            return 3
+        case "none" if first and not paper:
+            return 4
+    return 5
+
+
+def played_path(task: Task, world: str, actions: str) -> Path:
+    """Where the score in one world is kept until the task is finished."""
+    return task.run / "played" / f"{world}-{actions}.json"
+
+
+def task_words(task: Task) -> list[str]:
+    """The command line of a task, without the folders."""
+    words = ["python", "-m", "relagent.study", "task", "--protocol", task.protocol.name]
+    words += ["--pair", task.pair.name, "--memory", task.memory, "--seed", str(task.seed)]
+    if task.steps is not None:
+        words += ["--steps", str(task.steps)]
+    for name in ("episodes", "precision", "device"):
+        if getattr(task, name) != getattr(Task, name):
+            words += [f"--{name}", str(getattr(task, name))]
+    return words
