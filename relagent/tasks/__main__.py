@@ -1,0 +1,121 @@
+"""``python -m relagent.tasks``: copy, denoise, mnist, ptb, transfer-copy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
+from relagent.runs.config import add_arguments
+from relagent.runs.directory import RunDirectory
+from relagent.tasks.config import TaskConfig
+from relagent.tasks.defaults import TASKS, default_config
+from relagent.tasks.run import load_model, read_task_config
+from relagent.tasks.train import ResumeError, resume, train
+from relagent.tasks.transfer import transfer, write_scores
+
+TRANSFER_FILE = "transfer-copy.json"
+
+
+def main() -> int:
+    """Read the command line and do what it says."""
+    parser = ArgumentParser(
+        prog="python -m relagent.tasks",
+        description="Train a memory on a supervised task with long dependencies.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, kind in TASKS.items():
+        # An option may be defined again: --task is said by the command already.
+        command = commands.add_parser(name, help=f"train on {name}", conflict_handler="resolve")
+        command.add_argument("--run-dir", type=Path, help="folder of the new run (default: runs/.)")
+        command.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
+        add_arguments(command, kind)
+        command.add_argument("--task", default=name, help=argparse.SUPPRESS)
+        command.set_defaults(command=train_command, parser=command)
+    _transfer_parser(commands.add_parser("transfer-copy", help="score a run of copy at other T"))
+    arguments = parser.parse_args()
+    return int(arguments.command(arguments))
+
+
+def train_command(arguments: argparse.Namespace) -> int:
+    """Train, or go on with a run."""
+    given = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name not in ("command", "parser", "run_dir", "resume")
+    }
+    with GracefulStop() as stop:
+        if arguments.resume is None:
+            memory = getattr(arguments, "memory", TaskConfig.memory)
+            config = default_config(**{"memory": memory, **given})
+            finished = train(config, arguments.run_dir, lambda: stop.requested)
+        else:
+            if arguments.run_dir is not None:
+                arguments.parser.error("--run-dir names a new run, --resume an old one: give one")
+            trained = read_task_config(RunDirectory.open(arguments.resume)).task
+            if trained != arguments.task:
+                raise ResumeError(
+                    f"{arguments.resume} is a run of {trained}: go on with python -m "
+                    f"relagent.tasks {trained} --resume {arguments.resume}"
+                )
+            finished = resume(arguments.resume, given, lambda: stop.requested)
+    return 0 if finished else stop.exit_code
+
+
+def _transfer_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument(
+        "--T",
+        type=_count,
+        nargs="+",
+        metavar="N",
+        default=[200, 400, 1000, 2000, 5000],
+        help="delays to score at (default: 200 400 1000 2000 5000)",
+    )
+    for name, what in (("--batches", "at each delay"), ("--batch-size", "sequences in a batch")):
+        parser.add_argument(
+            name, type=_count, default=100, metavar="N", help=f"{what} (default: 100)"
+        )
+    parser.add_argument("--device", default="auto", help="where to compute (default: auto)")
+    parser.set_defaults(command=transfer_command)
+
+
+def transfer_command(arguments: argparse.Namespace) -> int:
+    """Score a run at other delays."""
+    loaded = load_model(arguments.run, arguments.device)
+    delays = list(dict.fromkeys(arguments.T))
+    table = Table("T", "accuracy", "loss", "sequences")
+    scores = []
+    for T in delays:
+        (score,) = transfer(loaded, [T], batches=arguments.batches, batch_size=arguments.batch_size)
+        scores.append(score)
+        table.add_row(
+            f"{T:,}",
+            f"{100 * score.score.accuracy:.2f}%",
+            f"{score.score.loss:.5f}",
+            f"{score.sequences:,}",
+        )
+    path = arguments.run / TRANSFER_FILE
+    write_scores(path, loaded, scores)
+    console = Console()
+    console.print(table)
+    console.print(f"written to {path}", highlight=False)
+    return 0
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_count.__name__ = "number of at least 1"  # argparse says "invalid number of at least 1 value"
+
+
+if __name__ == "__main__":
+    sys.exit(main_guard(main))

@@ -1,0 +1,164 @@
+"""Settings of a supervised run; each task adds its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from relagent.memories import MEMORIES, make_memory
+from relagent.memories.attention import AttentiveMemory
+from relagent.memories.base import Memory
+from relagent.memories.full import MemRNN
+from relagent.memories.orthogonal import ExpRNN
+from relagent.memories.relevancy import RelevancyMemory, RelRNN
+from relagent.memories.rnn import RNN
+from relagent.runs.config import Config, ConfigError, option
+from relagent.tasks.base import DatasetTask, Task
+
+__all__ = ["DatasetConfig", "GeneratedConfig", "TaskConfig", "option"]
+
+_FROM_TABLE = "; the default depends on task and memory: see relagent/tasks/defaults.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(Config):
+    """Everything that decides what a run learns, whatever the task.
+
+    Fields without a default come from :func:`relagent.tasks.defaults.default_config`. ``None``
+    stands where the memory has no such thing.
+    """
+
+    task: str = option(help="Name of the task.")
+    memory: str = option("rel-rnn", f"Memory of the model: one of {', '.join(MEMORIES)}.")
+    hidden_size: int = option(help="Size of the hidden state" + _FROM_TABLE)
+    nonlinearity: str | None = option(
+        help="Of memories without gates" + _FROM_TABLE, choices=("tanh", "relu", "modrelu")
+    )
+    nu: int | None = option(help="Length ν of rel's short-term buffer" + _FROM_TABLE)
+    rho: int | None = option(help="Size ρ of rel's relevant set" + _FROM_TABLE)
+    combine: str | None = option(
+        help="How hidden state and context make the macro-state" + _FROM_TABLE,
+        choices=("sum", "mean"),
+    )
+    optimizer: str = option(help="What takes the steps" + _FROM_TABLE, choices=("adam", "rmsprop"))
+    learning_rate: float = option(help="Step size" + _FROM_TABLE)
+    orthogonal_learning_rate: float | None = option(
+        help="Step size of a recurrence that stays a rotation" + _FROM_TABLE
+    )
+    batch_size: int = option(10, "Sequences in a batch.")
+    max_grad_norm: float = option(1.0, "The gradient's norm is clipped to this.")
+    seed: int = option(0, "Seed of weights and batches.")
+    log_every: int = option(100, "Updates that one row of the metrics averages.")
+    checkpoint_minutes: float = option(1.0, "Minutes between two checkpoints.")
+    device: str = option("auto", "Where to compute: auto, cpu or cuda.")
+    threads: int | None = option(None, "Threads to compute with; none takes what torch takes.")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without making anything."""
+        super().__post_init__()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is int and field.name not in ("seed", "nu", "rho") and value < 1:
+                raise ConfigError(field.name, value, "it must be at least 1")
+        for name in ("seed", "checkpoint_minutes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(name, getattr(self, name), "it must not be negative")
+        for name in ("learning_rate", "orthogonal_learning_rate", "max_grad_norm"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ConfigError(name, getattr(self, name), "it must be more than 0")
+        # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
+        make_memory(self.memory, 1, 1, **self.memory_options)
+        taken = options_of(self.memory)
+        for name in OPTIONS:
+            value = getattr(self, name)
+            if name in taken and value is None:
+                raise ConfigError(name, value, f"{self.memory} needs one")
+            if name not in taken and value is not None:
+                raise ConfigError(name, value, f"{self.memory} takes none: leave it out")
+
+    @property
+    def memory_options(self) -> dict[str, Any]:
+        """What the memory is made with, beside its sizes."""
+        values = {name: getattr(self, name) for name in OPTIONS[:-1]}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def make_task(self) -> Task:
+        """Return the task.
+
+        Raises:
+            DataError: it needs data that are not there.
+        """
+        raise NotImplementedError
+
+    def total_updates(self, task: Task) -> int:
+        """Return how many updates training takes if it is not solved before."""
+        raise NotImplementedError
+
+    def evaluation_interval(self, task: Task) -> int:
+        """Return how many updates lie between two evaluations."""
+        raise NotImplementedError
+
+
+OPTIONS = ("nonlinearity", "nu", "rho", "combine", "orthogonal_learning_rate")
+"""Settings that only some memories take."""
+
+
+def options_of(memory: str) -> set[str]:
+    """Return those of :data:`OPTIONS` that a memory takes; of an unknown name none."""
+    kind = MEMORIES.get(memory, Memory)
+    options = set()
+    if issubclass(kind, RNN | MemRNN | RelRNN):
+        options.add("nonlinearity")
+    if issubclass(kind, RelevancyMemory):
+        options |= {"nu", "rho"}
+    if issubclass(kind, AttentiveMemory):
+        options.add("combine")
+    if issubclass(kind, ExpRNN):
+        options.add("orthogonal_learning_rate")
+    return options
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedConfig(TaskConfig):
+    """Settings of a task whose sequences are drawn as they are needed."""
+
+    T: int = option(200, "The delay; sequences have T + 20 steps.", flag="--T")
+    updates: int = option(200_000, "Updates to train for at most.")
+    evaluate_every: int = option(100, "Updates between two evaluations.")
+    evaluation_batches: int = option(
+        10, "Fresh batches of an evaluation; training ends when all that they ask for is right."
+    )
+
+    def total_updates(self, task: Task) -> int:
+        """See :meth:`TaskConfig.total_updates`."""
+        return self.updates
+
+    def evaluation_interval(self, task: Task) -> int:
+        """See :meth:`TaskConfig.evaluation_interval`."""
+        return self.evaluate_every
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig(TaskConfig):
+    """Settings of a task with a fixed set of data, which is evaluated after each epoch."""
+
+    epochs: int = option(100, "Passes over the training data.")
+    halve_on_stall: bool = option(
+        False, "Halve the step sizes after an epoch that did not improve the validation."
+    )
+    data: str | None = option(
+        None,
+        "Folder of the data; none looks into RELAGENT_DATA, then into ../shared/data.",
+    )
+
+    def epoch_length(self, task: Task) -> int:
+        """Return how many updates an epoch takes."""
+        return cast(DatasetTask, task).epoch_length(self.batch_size)
+
+    def total_updates(self, task: Task) -> int:
+        """See :meth:`TaskConfig.total_updates`."""
+        return self.epochs * self.epoch_length(task)
+
+    def evaluation_interval(self, task: Task) -> int:
+        """See :meth:`TaskConfig.evaluation_interval`."""
+        return self.epoch_length(task)

@@ -1,0 +1,86 @@
+"""How far training is: a bar on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+LINES_EVERY = 30.0
+"""Seconds between two lines."""
+
+
+class _Rate(ProgressColumn):
+    """Updates per second of this process."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.1f} updates/s" if task.speed else "- updates/s")
+
+
+class TrainingProgress:
+    """Shows updates, updates/s, time left and the last figures; a context.
+
+    Args:
+        total: updates of the whole run.
+        done: of those, done before.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total = total
+        self.done = self.first = done
+        self.figures = ""
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.completed:,}/{task.total:,} updates"),
+            BarColumn(),
+            TaskProgressColumn(),
+            _Rate(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=total, completed=done, figures="")
+        self.begun = self.spoken = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def update(self, done: int, figures: str | None = None) -> None:
+        """Say how many updates are done and, where there are new ones, the figures."""
+        self.done = done
+        self.figures = self.figures if figures is None else figures
+        self.bar.update(self.task, completed=done, figures=self.figures)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.spoken >= LINES_EVERY:
+            self.spoken = now
+            rate = (done - self.first) / (now - self.begun)
+            left = (self.total - done) / rate / 60 if rate else float("inf")
+            print(
+                f"{done:,}/{self.total:,} updates, {rate:,.1f} updates/s, "
+                f"{left:.1f} min left, {self.figures}",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,111 @@
+"""What a supervised run is made of, and how it is read back."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from relagent.memories import make_memory
+from relagent.runs.checkpoint import Checkpoint
+from relagent.runs.config import ConfigError
+from relagent.runs.directory import RunDamagedError, RunDirectory
+from relagent.runs.packing import unpack
+from relagent.tasks.base import Task
+from relagent.tasks.config import TaskConfig
+from relagent.tasks.defaults import TASKS
+from relagent.tasks.model import SequenceModel
+
+
+def make_model(config: TaskConfig, task: Task) -> SequenceModel:
+    """Return a new model, with weights drawn from torch's global stream.
+
+    Raises:
+        MemoryOptionError: the memory cannot be made.
+    """
+    size = getattr(config, "embedding_size", task.input_size)
+    memory = make_memory(config.memory, size, config.hidden_size, **config.memory_options)
+    return SequenceModel(memory, task.n_classes, task.input_size if task.embedded else None)
+
+
+def read_task_config(run: RunDirectory) -> TaskConfig:
+    """Return a run's settings.
+
+    Raises:
+        RunDamagedError: they cannot be read, or are not those of a task.
+    """
+    path = run.path / "config.json"
+    try:
+        name = json.loads(path.read_bytes()).get("task")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunDamagedError(path, f"it cannot be read ({error})") from error
+    if name not in TASKS:
+        raise RunDamagedError(path, f"it is of no supervised task ({', '.join(TASKS)})")
+    return run.read_config(TASKS[name])
+
+
+def read_checkpoint(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:
+    """Return the newest usable checkpoint as a tree; say where a newer one is damaged."""
+    checkpoint = run.load_checkpoint()
+    for line in checkpoint.skipped:
+        print(f"warning: {line}; using the one before", file=sys.stderr)
+    return unpack(checkpoint.tensors, checkpoint.data), checkpoint
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model out of a run directory."""
+
+    model: SequenceModel
+    config: TaskConfig
+    task: Task
+    updates: int
+    """Updates it was trained for."""
+
+
+def load_model(path: Path | str, device: str = "cpu") -> LoadedModel:
+    """Load a run's newest usable model.
+
+    Raises:
+        RelagentError: no run there, or none of its checkpoints can be used; one line says which.
+    """
+    run = RunDirectory.open(path)
+    config = read_task_config(run)
+    task = config.make_task()
+    state, checkpoint = read_checkpoint(run)
+    model = make_model(config, task)
+    model.load_state_dict(state["model"])
+    return LoadedModel(model.to(computing_device(device)).eval(), config, task, checkpoint.step)
+
+
+def computing_device(name: str) -> torch.device:
+    """Return the device of that name; ``auto`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    there = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if there else "cpu")
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise ConfigError("device", name, "it must be auto, cpu or cuda")
+    if name.startswith("cuda") and not there:
+        raise ConfigError("device", name, "no CUDA device is to be had here: choose cpu or auto")
+    return torch.device(name)
+
+
+def peak_memory(device: torch.device) -> dict[str, Any]:
+    """Return the most memory that was in use so far.
+
+    On CUDA that of torch's tensors; otherwise that of the whole process (Python, libraries and
+    data included).
+    """
+    if device.type == "cuda":
+        return {"bytes": torch.cuda.max_memory_allocated(device), "of": "CUDA tensors"}
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"bytes": most if sys.platform == "darwin" else 1024 * most, "of": "process"}
