@@ -19,13 +19,12 @@ from relagent.memories.base import AnyState, Memory
 from relagent.memories.cells import LSTMCell, ModReLU, RNNCell
 from relagent.memories.full import FullMemory, FullState, MemLSTM, MemRNN
 from relagent.memories.kernels import recurrent, register
+from relagent.memories.kernels.attention import BLOCK
 from relagent.memories.kernels.native import over_rows
+from relagent.memories.kernels.product import PANEL
 from relagent.memories.kernels.recurrent import FULL, PLAIN, RELEVANCY, Plan
 from relagent.memories.lstm import LSTM, LSTMState
 from relagent.memories.relevancy import RelevancyMemory, RelevancyState, RelLSTM, RelRNN
-
-_COLUMNS = 16
-"""n is padded to a multiple of this with units that stay 0."""
 
 _CELLS = {
     "tanh": (recurrent.TANH, nn.Tanh),
@@ -76,6 +75,27 @@ class _Result(NamedTuple):
     """See :class:`recurrent.Trail`."""
 
 
+def _panels(matrix: Tensor) -> Tensor:
+    """Lay a matrix out as products with it read it: see :mod:`kernels.product`."""
+    depth, width = matrix.shape
+    return matrix.reshape(depth, width // PANEL, PANEL).transpose(0, 1)
+
+
+def _scratch(like: Tensor, slots: int, backward: bool) -> Any:
+    """Return :class:`recurrent.Scratch` for y [T, B, n]."""
+    _, B, n = like.shape
+    rows = B if backward else 0
+    return recurrent.Scratch(
+        tanhs=like.new_empty(B, BLOCK, n),
+        alphas=like.new_empty(B, slots),
+        places=like.new_empty(B, slots, dtype=torch.int32),
+        d_h=like.new_empty(rows, n),
+        context=like.new_empty(B, n),
+        cell=like.new_empty(B, n),
+        d_query=like.new_empty(B, n),
+    )
+
+
 def _arrays(tensors: tuple[Tensor, ...]) -> list[Any]:
     return [tensor.detach().numpy() for tensor in tensors]
 
@@ -87,9 +107,9 @@ def _forward(
     T, B, _ = x.shape
     incoming, n = before.states.shape[1:]
     weights = recurrent.Weights(
-        input=parameters.input.t(),
-        recurrent=torch.cat([parameters.recurrent, parameters.query]).t(),
-        key=parameters.key.t(),
+        input=_panels(parameters.input.t()),
+        recurrent=_panels(torch.cat([parameters.recurrent, parameters.query]).t()),
+        key=_panels(parameters.key.t()),
         bias=torch.cat([parameters.bias, x.new_zeros(len(parameters.query))]),
         energy=parameters.energy,
         threshold=parameters.threshold,
@@ -128,6 +148,7 @@ def _forward(
         recurrent.HandedOn(*_arrays(after)),
         recurrent.Trail(*_arrays(trail)),
         y.numpy(),
+        recurrent.Scratch(*_arrays(_scratch(y, slots, backward=False))),
     )
     return _Result(y, after.states, after.scores, after.ages, tuple(trail))
 
@@ -162,7 +183,7 @@ class _Sequence(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         before = _Carried(s, c, states, scores, ages)
         result = _forward(plan, x, starts, before, _Parameters(*parameters))
-        ctx.plan, ctx.state_size = plan, len(before)
+        ctx.plan, ctx.consumed = plan, False
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, starts, *before, *parameters, *result.trail, result.y)
         if plan.remember == PLAIN:
@@ -189,6 +210,9 @@ class _Sequence(torch.autograd.Function):
         parameters = _Parameters(*saved[7:14])
         trail = recurrent.Trail(*saved[14:-1])
         y = saved[-1]
+        if ctx.consumed:  # an earlier backward pass over the same graph has written to the trail
+            trail = recurrent.Trail(*_forward(plan, x, starts, before, parameters).trail)
+        ctx.consumed = True
         T, B, n = y.shape
         looks = plan.remember != PLAIN
         gates = len(parameters.bias)
@@ -198,7 +222,7 @@ class _Sequence(torch.autograd.Function):
         if looks and d_last is not None:
             _scatter_last(plan, trail, d_last, d_history)
         gradients = recurrent.Gradients(
-            gates=torch.empty_like(trail.gates),
+            bias=x.new_zeros(B, trail.gates.shape[2]),
             history=d_history,
             keys=torch.zeros_like(trail.keys),
             s=x.new_zeros(B, n),
@@ -209,8 +233,8 @@ class _Sequence(torch.autograd.Function):
         joint = torch.cat([parameters.recurrent, parameters.query])
         weights = recurrent.Weights(
             input=parameters.input,
-            recurrent=joint,
-            key=parameters.key,
+            recurrent=_panels(joint),
+            key=_panels(parameters.key),
             bias=parameters.bias,
             energy=parameters.energy,
             threshold=parameters.threshold,
@@ -227,12 +251,13 @@ class _Sequence(torch.autograd.Function):
             y.detach().numpy(),
             d_y.detach().numpy(),
             recurrent.Gradients(*_arrays(gradients)),
+            recurrent.Scratch(*_arrays(_scratch(y, trail.history.shape[1], backward=True))),
         )
 
         # The parameters' gradients, each as one product over all steps and rows.
-        d_columns = gradients.gates.view(T * B, -1)
+        d_columns = trail.gates.view(T * B, -1)
         d_gates = d_columns[:, :gates]
-        d_joint = d_columns.T @ trail.s.view(T * B, n)
+        d_joint = (trail.s.view(T * B, n).T @ d_columns).T
         d_states = d_key = None
         if looks:
             incoming = before.states.shape[1]
@@ -246,9 +271,9 @@ class _Sequence(torch.autograd.Function):
             gradients.s,
             gradients.c,
             d_states,
-            d_gates.T @ x.reshape(T * B, -1),
+            (x.reshape(T * B, -1).T @ d_gates).T,
             d_joint[:gates],
-            d_gates.sum(dim=0),
+            gradients.bias.sum(dim=0)[:gates],
             d_joint[gates:] if looks else None,
             d_key,
             gradients.energy.sum(dim=0) if looks else None,
@@ -305,7 +330,7 @@ def _run_any_width(
 ) -> tuple[Tensor, ...]:
     """:func:`_run` for any n."""
     n = before.s.shape[1]
-    extra = -n % _COLUMNS
+    extra = -n % PANEL
     if extra == 0:
         return _run(plan, x, starts, before, parameters)
     widths = (extra, extra if before.c.numel() else 0, extra, 0, 0)

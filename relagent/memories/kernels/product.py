@@ -22,13 +22,16 @@ _WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
 VECTOR_BYTES = 64 if _WIDE else 32
 VECTORS = 4 if _WIDE else 2
 """Tile of up to 4 rows by VECTORS vectors: as many accumulators as the registers hold."""
+PANEL = 16
+"""Columns of w that stand together, [M / PANEL, K, PANEL]: then a tile reads memory in order, and
+its part of w stays in the first-level cache whatever M is."""
 
 
 def _tile(rows: int, vectors: int) -> Callable[..., Any]:
     """Return the compiled ``out[r, v] += sum_k a[r, k] * w[k, v]`` of one tile.
 
-    ``out``, ``a`` and ``w`` are arrays of any shape; each comes with the offset of its first
-    element and the distance between its rows, in elements.
+    ``out`` and ``a`` are arrays of any shape; each comes with the offset of its first element and
+    the distance between its rows, in elements. ``w`` is in panels and comes with its first column.
     """
 
     @intrinsic
@@ -41,12 +44,11 @@ def _tile(rows: int, vectors: int) -> Callable[..., Any]:
         a_at: Any,
         a_stride: Any,
         w: Any,
-        w_at: Any,
-        w_stride: Any,
+        column: Any,
         depth: Any,
     ) -> Any:
         i = types.intp
-        signature = types.void(out, i, i, a, i, i, w, i, i, i)
+        signature = types.void(out, i, i, a, i, i, w, i, i)
         return signature, lambda *arguments: _tile_code(rows, vectors, *arguments)
 
     return cast(Callable[..., Any], tile)
@@ -61,9 +63,7 @@ def _tile_code(
         return context.make_array(signature.args[array])(context, builder, args[array]).data
 
     out, a, w = data(0), data(3), data(6)
-    out_at, out_stride, a_at, a_stride, w_at, w_stride, depth = (
-        args[n] for n in (1, 2, 4, 5, 7, 8, 9)
-    )
+    out_at, out_stride, a_at, a_stride, column, depth = (args[n] for n in (1, 2, 4, 5, 7, 8))
     number = context.get_data_type(signature.args[0].dtype)
     size = context.get_abi_sizeof(number)
     lanes = VECTOR_BYTES // size
@@ -95,6 +95,14 @@ def _tile_code(
     }
     initial = {place: load(targets[place]) for place in places}
 
+    # Column j stands in panel j // PANEL; `column` is a multiple of a vector's lanes.
+    panel = ir.Constant(index, PANEL)
+    starts = []
+    for v in range(vectors):
+        j = builder.add(column, ir.Constant(index, v * lanes))
+        whole = builder.mul(builder.mul(builder.udiv(j, panel), depth), panel)
+        starts.append(builder.gep(w, [builder.add(whole, builder.urem(j, panel))]))
+
     before = builder.block
     loop, after = builder.append_basic_block("terms"), builder.append_basic_block("done")
     builder.cbranch(builder.icmp_signed(">", depth, ir.Constant(index, 0)), loop, after)
@@ -103,7 +111,7 @@ def _tile_code(
     k = builder.phi(index)
     k.add_incoming(ir.Constant(index, 0), before)
     sums = {place: builder.phi(vector) for place in places}
-    weights = [load(address(w, offset(w_at, w_stride, k, v))) for v in range(vectors)]
+    weights = [load(address(starts[v], builder.mul(k, panel))) for v in range(vectors)]
     new = {}
     for r in range(rows):
         at = builder.add(offset(a_at, a_stride, ir.Constant(index, r)), k)
@@ -140,21 +148,21 @@ def _panel(vectors: int) -> Callable[..., None]:
         a: Any, a_at: int, a_stride: int,
         w: Any, column: int, rows: int,
     ) -> None:  # fmt: skip
-        depth, width = w.shape
+        depth = w.shape[1]
         out_at += column
         r = 0
         while r + 4 <= rows:
-            four(out, out_at, out_stride, a, a_at, a_stride, w, column, width, depth)
+            four(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
             out_at += 4 * out_stride
             a_at += 4 * a_stride
             r += 4
         if r + 2 <= rows:
-            two(out, out_at, out_stride, a, a_at, a_stride, w, column, width, depth)
+            two(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
             out_at += 2 * out_stride
             a_at += 2 * a_stride
             r += 2
         if r < rows:
-            one(out, out_at, out_stride, a, a_at, a_stride, w, column, width, depth)
+            one(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
 
     return panel
 
@@ -166,16 +174,17 @@ _wide_panel, _slim_panel = _panel(VECTORS), _panel(1)
 def add_product(
     out: Any, out_at: int, out_stride: int, a: Any, a_at: int, a_stride: int, w: Any, rows: int
 ) -> None:
-    """``out[:rows, :M] += a[:rows, :K] @ w`` for contiguous arrays and w [K, M].
+    """``out[:rows, :M] += a[:rows, :K] @ w`` for contiguous arrays and w in panels.
 
     ``out`` and ``a`` may have any shape: they are read as matrices whose first element stands at
-    ``*_at`` and whose rows are ``*_stride`` elements apart. M must be a multiple of 16.
+    ``*_at`` and whose rows are ``*_stride`` elements apart.
     """
     lanes = VECTOR_BYTES // w.itemsize
+    width = w.shape[0] * PANEL
     column = 0
-    while column + VECTORS * lanes <= w.shape[1]:
+    while column + VECTORS * lanes <= width:
         _wide_panel(out, out_at, out_stride, a, a_at, a_stride, w, column, rows)
         column += VECTORS * lanes
-    while column < w.shape[1]:
+    while column < width:
         _slim_panel(out, out_at, out_stride, a, a_at, a_stride, w, column, rows)
         column += lanes

@@ -11,13 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from relagent.memories.kernels.attention import (
-    BLOCK,
-    add_scaled,
-    attend,
-    attend_backward,
-)
-from relagent.memories.kernels.native import VERSION, entry, jit
+from relagent.memories.kernels.attention import add_scaled, attend, attend_backward
+from relagent.memories.kernels.native import VERSION, borrowed, entry, jit
 from relagent.memories.kernels.product import add_product
 from relagent.memories.kernels.transcendental import sigmoid, tanh
 
@@ -25,6 +20,9 @@ PLAIN, RELEVANCY, FULL = 0, 1, 2
 """What is remembered."""
 LSTM, TANH, RELU, MODRELU = 0, 1, 2, 3
 """The cell: an LSTM, or an RNN by its nonlinearity."""
+TOGETHER = (16, 16, 4)
+"""Rows that go through a sequence together, by what is remembered: enough to use the weights well,
+and so few that what they look back at stays in cache (full attention sweeps all of it)."""
 
 
 class Plan(NamedTuple):
@@ -41,16 +39,16 @@ class Plan(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The parameters, laid out for the forward pass (transposed) or as they are (backward)."""
+    """The parameters; matrices in panels, see :mod:`~relagent.memories.kernels.product`."""
 
     input: Any
-    """[F, G·n] Wᵀ; not needed backward."""
+    """Wᵀ [F, G·n]; not needed backward."""
     recurrent: Any
-    """[n, G·n + n] of R and W_a, transposed; backward [G·n + n, n]."""
+    """R and W_a, transposed, [n, G·n + n]; backward as they are, [G·n + n, n]."""
     key: Any
-    """[n, n] U_aᵀ; backward U_a."""
+    """U_aᵀ [n, n]; backward U_a."""
     bias: Any
-    """[G·n + n], 0 for the query."""
+    """[G·n + n], 0 for the query; not needed backward."""
     energy: Any
     """[n] v_a."""
     threshold: Any
@@ -108,11 +106,31 @@ class HandedOn(NamedTuple):
     """[B, L] int64."""
 
 
-class Gradients(NamedTuple):
-    """What the backward pass adds to, or writes."""
+class Scratch(NamedTuple):
+    """Room to work in, for each row that a thread may begin with."""
 
-    gates: Any
-    """[T, B, G·n + n] of the gates before their nonlinearities, and of the query: written."""
+    tanhs: Any
+    """[B, BLOCK, n]."""
+    alphas: Any
+    """[B, L + T]."""
+    places: Any
+    """[B, L + T] int32: those that the incoming state occupies (or -1), then the sequence's own."""
+    d_h: Any
+    """[B, n], and the rest alike; only backward needs them."""
+    context: Any
+    cell: Any
+    d_query: Any
+
+
+class Gradients(NamedTuple):
+    """What the backward pass adds to, or writes.
+
+    The gradient of the gates before their nonlinearities, and of the query, takes the place of
+    :attr:`Trail.gates`: that array is the largest, and this way it goes through memory once.
+    """
+
+    bias: Any
+    """[B, G·n + n] sum of it over time, row by row: zeros, is added to."""
     history: Any
     """[B, L + T, n]: holds the gradient of the final state, is added to."""
     keys: Any
@@ -125,6 +143,33 @@ class Gradients(NamedTuple):
     """[B, n] of v_a, row by row: zeros, is added to."""
     threshold: Any
     """[B, n] of modReLU's bias, row by row: zeros, is added to."""
+
+
+@jit
+def _borrowed_all(
+    weights: Weights, before: Carried, trail: Trail, scratch: Scratch
+) -> tuple[Weights, Carried, Trail, Scratch]:
+    """See :func:`~relagent.memories.kernels.native.borrowed`."""
+    return (
+        Weights(
+            borrowed(weights.input), borrowed(weights.recurrent), borrowed(weights.key),
+            borrowed(weights.bias), borrowed(weights.energy), borrowed(weights.threshold),
+        ),
+        Carried(
+            borrowed(before.s), borrowed(before.c), borrowed(before.states),
+            borrowed(before.scores), borrowed(before.ages),
+        ),
+        Trail(
+            borrowed(trail.s), borrowed(trail.gates), borrowed(trail.cells),
+            borrowed(trail.history), borrowed(trail.keys), borrowed(trail.places),
+            borrowed(trail.first), borrowed(trail.log_total),
+        ),
+        Scratch(
+            borrowed(scratch.tanhs), borrowed(scratch.alphas), borrowed(scratch.places),
+            borrowed(scratch.d_h), borrowed(scratch.context), borrowed(scratch.cell),
+            borrowed(scratch.d_query),
+        ),
+    )  # fmt: skip
 
 
 @jit
@@ -151,33 +196,30 @@ def _lstm(gates: Any, start: bool, previous: Any, c: Any, h: Any) -> None:
 
 @jit
 def _lstm_backward(
-    gates: Any, start: bool, previous: Any, c: Any, d_h: Any, d_c: Any, d_gates: Any, scratch: Any
+    gates: Any, start: bool, previous: Any, c: Any, d_h: Any, d_c: Any, scratch: Any
 ) -> None:
-    """Write d_gates; d_c of c_t becomes that of c_{t-1}."""
+    """Gates -> their gradient before the nonlinearities; d_c of c_t -> that of c_{t-1}."""
     n = d_h.shape[0]
     one = gates.dtype.type(1)
     i, f, g, o = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
-    d_i, d_f, d_g, d_o = (
-        d_gates[:n], d_gates[n : 2 * n], d_gates[2 * n : 3 * n], d_gates[3 * n : 4 * n]
-    )  # fmt: skip
     for j in range(n):
         scratch[j] = tanh(c[j])
     for j in range(n):
-        d_o[j] = d_h[j] * scratch[j] * (o[j] * (one - o[j]))
-    for j in range(n):
         d_c[j] += d_h[j] * o[j] * (one - scratch[j] * scratch[j])
     for j in range(n):
-        d_i[j] = d_c[j] * g[j] * (i[j] * (one - i[j]))
+        o[j] = d_h[j] * scratch[j] * (o[j] * (one - o[j]))
     for j in range(n):
-        d_g[j] = d_c[j] * i[j] * (one - g[j] * g[j])
+        i_j, g_j = i[j], g[j]
+        i[j] = d_c[j] * g_j * (i_j * (one - i_j))
+        g[j] = d_c[j] * i_j * (one - g_j * g_j)
     if start:
-        d_f[:] = 0
+        f[:] = 0
         d_c[:] = 0
     else:
         for j in range(n):
-            d_f[j] = d_c[j] * previous[j] * (f[j] * (one - f[j]))
-        for j in range(n):
-            d_c[j] *= f[j]
+            f_j = f[j]
+            f[j] = d_c[j] * previous[j] * (f_j * (one - f_j))
+            d_c[j] *= f_j
 
 
 @jit
@@ -199,23 +241,22 @@ def _rnn(cell: int, z: Any, threshold: Any, h: Any) -> None:
 
 
 @jit
-def _rnn_backward(
-    cell: int, z: Any, threshold: Any, h: Any, d_h: Any, d_z: Any, d_threshold: Any
-) -> None:
-    """Write d_z; add to d_threshold."""
+def _rnn_backward(cell: int, z: Any, threshold: Any, h: Any, d_h: Any, d_threshold: Any) -> None:
+    """z -> its gradient; add to d_threshold."""
     n = h.shape[0]
     zero, one = z.dtype.type(0), z.dtype.type(1)
     if cell == TANH:
         for j in range(n):
-            d_z[j] = d_h[j] * (one - h[j] * h[j])
+            z[j] = d_h[j] * (one - h[j] * h[j])
     elif cell == RELU:
         for j in range(n):
-            d_z[j] = d_h[j] if z[j] > zero else zero
+            z[j] = d_h[j] if z[j] > zero else zero
     else:
         for j in range(n):
             active = abs(z[j]) + threshold[j] > zero and z[j] != zero
-            d_z[j] = d_h[j] if active else zero
-            d_threshold[j] += d_z[j] if z[j] > zero else -d_z[j]
+            d_z = d_h[j] if active else zero
+            d_threshold[j] += d_z if z[j] > zero else -d_z
+            z[j] = d_z
 
 
 @jit
@@ -259,6 +300,7 @@ def _take_over(
             places[m] = -1
             history[m] = 0
             scores[m] = 0
+    places[incoming:] = np.arange(incoming, places.shape[0])
     if plan.remember == FULL:
         scores[incoming:] = 0
     return first
@@ -282,7 +324,8 @@ def _hand_on(before: Carried, after: HandedOn, b: int, steps: int, history: Any,
 @entry
 def forward(
     begin: int, end: int, plan: Plan, weights: Weights, x: Any, starts: Any,
-    before: Carried, after: HandedOn, trail: Trail, y: Any, version: int = VERSION,
+    before: Carried, after: HandedOn, trail: Trail, y: Any, scratch: Scratch,
+    version: int = VERSION,
 ) -> None:  # fmt: skip
     """Rows ``begin`` to ``end`` of :meth:`Memory.unroll`.
 
@@ -297,6 +340,7 @@ def forward(
         after: the outgoing state, written.
         trail: written.
         y: [T, B, n], written.
+        scratch: written.
         version: see :data:`~relagent.memories.kernels.native.VERSION`.
     """
     T, B, F = x.shape
@@ -304,25 +348,23 @@ def forward(
     columns = trail.gates.shape[2]
     slots = trail.history.shape[1]
     incoming = slots - T
-    tanhs = np.empty((BLOCK, n), y.dtype)
-    alphas = np.empty(slots, y.dtype)
     half = y.dtype.type(0.5)
-    # Per row: the places that the incoming state occupies, then those of the sequence itself.
-    places = np.empty((end - begin, slots), np.int32)
-    places[:] = np.arange(slots)
+    weights, before, trail, scratch = _borrowed_all(weights, before, trail, scratch)
+    x, starts, y = borrowed(x), borrowed(starts), borrowed(y)
+    after = HandedOn(borrowed(after.states), borrowed(after.scores), borrowed(after.ages))
+    tanhs, alphas, places = scratch.tanhs[begin], scratch.alphas[begin], scratch.places
     first = np.zeros(end - begin, np.int32)
 
     if plan.remember != PLAIN:
         for b in range(begin, end):
             first[b - begin] = _take_over(
-                plan, starts[0, b], before, b, trail.history[b], places[b - begin], after.scores[b]
+                plan, starts[0, b], before, b, trail.history[b], places[b], after.scores[b]
             )
             trail.keys[b, :incoming] = 0
             at = b * slots * n
             add_product(trail.keys, at, n, trail.history, at, n, weights.key, incoming)
 
-    # Full attention sweeps all of a row's history at each step: few rows at a time stay in cache.
-    together = 4 if plan.remember == FULL else end - begin
+    together = TOGETHER[plan.remember]
     for low in range(begin, end, together):
         high = min(low + together, end)
         for t in range(T):
@@ -358,17 +400,17 @@ def forward(
             )
             for b in range(low, high):
                 if plan.remember == RELEVANCY:
-                    old = places[b - begin, :incoming] if t == 0 else trail.places[t - 1, b]
+                    old = places[b, :incoming] if t == 0 else trail.places[t - 1, b]
                     if starts[t, b] and t > 0:
                         after.scores[b] = 0
-                        old = places[b - begin, :incoming]
+                        old = places[b, :incoming]
                         old[:] = -1
                     look, earning = trail.places[t, b], after.scores[b]
                     _screen(plan.rho, newest, old, look, earning)
                 else:
                     oldest = newest if starts[t, b] else first[b - begin]
                     first[b - begin] = trail.first[t, b] = oldest
-                    look = places[b - begin, oldest : newest + 1]
+                    look = places[b, oldest : newest + 1]
                     earning = after.scores[b, oldest : newest + 1]
                 alpha = alphas[: look.shape[0]]
                 trail.log_total[t, b] = attend(
@@ -388,7 +430,7 @@ def forward(
 @entry
 def backward(
     begin: int, end: int, plan: Plan, weights: Weights, starts: Any, before: Carried, trail: Trail,
-    y: Any, d_y: Any, gradients: Gradients, version: int = VERSION,
+    y: Any, d_y: Any, gradients: Gradients, scratch: Scratch, version: int = VERSION,
 ) -> None:  # fmt: skip
     """The gradient of :func:`forward`; the parameters' are left to products with its results.
 
@@ -399,22 +441,27 @@ def backward(
     columns = trail.gates.shape[2]
     slots = trail.history.shape[1]
     incoming = slots - T
-    tanhs = np.empty((BLOCK, n), y.dtype)
-    alphas = np.empty(BLOCK, y.dtype)
-    places = np.empty((end - begin, slots), np.int32)
-    places[:] = np.arange(slots)
+    weights, before, trail, scratch = _borrowed_all(weights, before, trail, scratch)
+    starts, y, d_y = borrowed(starts), borrowed(y), borrowed(d_y)
+    gradients = Gradients(
+        borrowed(gradients.bias), borrowed(gradients.history), borrowed(gradients.keys),
+        borrowed(gradients.s), borrowed(gradients.c), borrowed(gradients.energy),
+        borrowed(gradients.threshold),
+    )  # fmt: skip
+    tanhs, alphas, places = scratch.tanhs[begin], scratch.alphas[begin], scratch.places
+    d_h, context, cell = scratch.d_h, scratch.context[begin], scratch.cell[begin]
+    d_query = scratch.d_query[begin]
     if plan.remember == FULL:
         for b in range(begin, end):
+            places[b] = np.arange(slots)
             for m in range(incoming):
                 if before.ages[b, m] < 0:
-                    places[b - begin, m] = -1
-    scratch, context = np.empty(n, y.dtype), np.empty(n, y.dtype)
-    d_h = np.empty((B, n), y.dtype)
+                    places[b, m] = -1
     one = y.dtype.type(1)
     two = y.dtype.type(2) if plan.halve else one
     half = one / two
 
-    together = 4 if plan.remember == FULL else end - begin
+    together = TOGETHER[plan.remember]
     for low in range(begin, end, together):
         high = min(low + together, end)
         for t in range(T - 1, -1, -1):
@@ -434,15 +481,16 @@ def backward(
                 if plan.remember == RELEVANCY:
                     look = trail.places[t, b]
                 else:
-                    look = places[b - begin, trail.first[t, b] : newest + 1]
-                d_query = gradients.gates[t, b, columns - n :]
+                    look = places[b, trail.first[t, b] : newest + 1]
+                query = trail.gates[t, b, columns - n :]
                 d_query[:] = 0
                 attend_backward(
-                    look, trail.gates[t, b, columns - n :], weights.energy,
+                    look, query, weights.energy,
                     trail.history[b], trail.keys[b], trail.log_total[t, b], context, d_s,
                     tanhs, alphas, gradients.history[b], gradients.keys[b],
                     d_query, gradients.energy[b],
                 )  # fmt: skip
+                query[:] = d_query
                 # Every step that looked at h_t lies behind us: its gradient is complete.
                 d_state = gradients.history[b, newest]
                 for j in range(n):
@@ -451,22 +499,23 @@ def backward(
                 at = (low * slots + newest) * n
                 add_product(d_h, low * n, n, gradients.keys, at, slots * n, weights.key, high - low)
             for b in range(low, high):
-                gates, d_gates = trail.gates[t, b], gradients.gates[t, b]
+                gates = trail.gates[t, b]
                 if plan.cell == LSTM:
                     previous = before.c[b] if t == 0 else trail.cells[t - 1, b]
                     _lstm_backward(
                         gates, starts[t, b], previous, trail.cells[t, b],
-                        d_h[b], gradients.c[b], d_gates, scratch,
+                        d_h[b], gradients.c[b], cell,
                     )  # fmt: skip
                 else:
                     _rnn_backward(
                         plan.cell, gates[:n], weights.threshold, trail.history[b, newest],
-                        d_h[b], d_gates[:n], gradients.threshold[b],
+                        d_h[b], gradients.threshold[b],
                     )  # fmt: skip
+                add_scaled(gradients.bias[b], one, gates)
                 gradients.s[b] = 0
             at = (t * B + low) * columns
             add_product(
-                gradients.s, low * n, n, gradients.gates, at, columns, weights.recurrent, high - low
+                gradients.s, low * n, n, trail.gates, at, columns, weights.recurrent, high - low
             )
             for b in range(low, high):
                 if starts[t, b]:
