@@ -320,7 +320,10 @@ def _summary(model: MemoryPPO) -> str:
 def _pending(logger: Logger) -> dict[str, Any]:
     """Return what was recorded and not yet written: an update's figures are, until the next row."""
     return {
-        name: {"value": float(value), "exclude": list(logger.name_to_excluded[name] or ())}
+        name: {
+            "value": value.item() if isinstance(value, np.number) else value,
+            "exclude": list(logger.name_to_excluded[name] or ()),
+        }
         for name, value in logger.name_to_value.items()
         if isinstance(value, int | float | np.number)
     }

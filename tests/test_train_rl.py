@@ -1,0 +1,191 @@
+"""``train_rl.py`` end to end, as a user runs it: train, interrupt, resume, and go wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from relagent.runs.cli import main_guard
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    *("--env", "MiniGrid-DoorKey-5x5-v0", "--memory", "rel", "--nu", "3", "--rho", "2"),
+    *("--n-envs", "8", "--n-steps", "32", "--batch-size", "64", "--hidden-size", "16"),
+    *("--n-epochs", "2", "--checkpoint-every", "3000", "--threads", "1"),
+]
+
+
+def command(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "train_rl.py", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=240,
+    )
+
+
+def files(run: Path) -> dict[str, bytes]:
+    kept = [run / "metrics.jsonl", *sorted((run / "checkpoints").glob("*.safetensors"))]
+    return {path.name: path.read_bytes() for path in kept}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    done = command(*SMALL, "--steps", "5000", "--run-dir", run)
+    assert done.returncode == 0, done.stderr
+    assert f"run directory: {run}" in done.stderr
+    assert f"evaluate_transfer.py {run}" in done.stderr
+    return run
+
+
+def test_a_run_directory_holds_all_that_was_promised(finished: Path) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    assert config["env"] == "MiniGrid-DoorKey-5x5-v0" and config["nu"] == 3
+    provenance = json.loads((finished / "provenance.json").read_text())
+    assert provenance["backend"].startswith(("envpool", "minigrid"))
+    assert provenance["versions"]["torch"]
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(256, 5121, 256))
+    wanted = {"approx_kl", "clip_fraction", "entropy_loss", "explained_variance", "gradient_norm"}
+    assert {f"train/{name}" for name in wanted} <= rows[-1].keys()
+    looked = [row for row in rows if "memory/attention_entropy" in row]
+    assert looked and all(row["memory/attention_entropy"] >= 0 for row in looked)
+    assert len(list((finished / "checkpoints").iterdir())) == 2
+
+
+def test_tensorboard_has_the_scalars_and_the_hyperparameters(finished: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"rollout/ep_rew_mean", "rollout/success_rate", "time/fps"} <= set(tags["scalars"])
+    assert {"train/loss", "memory/relevant_turnover"} <= set(tags["scalars"])
+    assert "_hparams_/experiment" in events.summary_metadata
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
+    finished: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "cut"
+    words = [sys.executable, str(ROOT / "train_rl.py"), *SMALL, "--steps", "5000"]
+    process = subprocess.Popen(
+        [*words, "--run-dir", str(run)], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    metrics = run / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    # Somewhere in the middle; where exactly is up to the machine, and must not matter.
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert f"--resume {run}" in errors
+
+    done = command("--resume", run)
+    assert done.returncode == 0, done.stderr
+    assert files(run) == files(finished)
+
+
+def test_a_finished_run_goes_on_to_more_steps(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "short"
+    assert command(*SMALL, "--steps", "1000", "--run-dir", run).returncode == 0
+    assert command("--resume", run, "--steps", "5000").returncode == 0
+    assert files(run) == files(finished)
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(
+    finished: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "damaged")
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    done = command("--resume", run)
+    assert done.returncode == 0
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning:")]
+    assert len(warnings) == 1 and newest.name in warnings[0]
+    assert files(run) == files(finished)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    """The command in this process, where nothing but its exit code and output is looked at."""
+    specification = importlib.util.spec_from_file_location("train_rl", ROOT / "train_rl.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", ["train_rl.py", *map(str, words)])
+    try:
+        return main_guard(module.main)
+    except SystemExit as stop:  # argparse leaves this way
+        return int(str(stop.code))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--env", "MiniGrid-DoorKy-5x5-v0"], "MiniGrid-DoorKey-5x5-v0"),
+        (["--memory", "rell"], "did you mean rel"),
+        (["--nu", "0"], "nu=0"),
+        (["--rho", "-1"], "rho=-1"),
+        (["--steps", "0"], "at least 1"),
+        (["--n-envs", "-3"], "at least 1"),
+        (["--learning-rate", "nan"], "learning"),
+        (["--device", "tpu"], "auto, cpu or cuda"),
+        (["--parts", "smell"], "smell"),
+        (["--step", "5"], "--step"),
+        (["--resume", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = words if "--resume" in words else [*SMALL, *words, "--run-dir", str(tmp_path / "run")]
+    assert call(monkeypatch, *given) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert says in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_old_run_is_never_written_over(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(finished)
+    assert call(monkeypatch, *SMALL, "--run-dir", finished) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert call(monkeypatch, "--resume", finished, "--nu", "4") == 2
+    assert "nu of this run is 3" in capsys.readouterr().err
+    assert files(finished) == before
+
+
+def test_the_package_works_beside_a_foreign_envs_folder(tmp_path: Path) -> None:
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "__init__.py").write_text("raise RuntimeError('the wrong envs')\n")
+    code = (
+        "import relagent.envs, relagent.rl.train;"
+        "print(relagent.envs.make_vec_env('MiniGrid-Empty-5x5-v0', 1, 0).num_envs)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0 and done.stdout.strip() == "1", done.stderr
