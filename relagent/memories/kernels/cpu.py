@@ -18,18 +18,18 @@ from relagent.memories.attention import AdditiveAttention
 from relagent.memories.base import AnyState, Memory
 from relagent.memories.cells import LSTMCell, ModReLU, RNNCell
 from relagent.memories.full import FullMemory, FullState, MemLSTM, MemRNN
-from relagent.memories.kernels import recurrent, register
+from relagent.memories.kernels import records, recurrent, register
 from relagent.memories.kernels.attention import BLOCK
 from relagent.memories.kernels.native import over_rows
 from relagent.memories.kernels.product import PANEL
-from relagent.memories.kernels.recurrent import FULL, PLAIN, RELEVANCY, Plan
+from relagent.memories.kernels.records import FULL, PLAIN, RELEVANCY, Plan
 from relagent.memories.lstm import LSTM, LSTMState
 from relagent.memories.relevancy import RelevancyMemory, RelevancyState, RelLSTM, RelRNN
 
 _CELLS = {
-    "tanh": (recurrent.TANH, nn.Tanh),
-    "relu": (recurrent.RELU, nn.ReLU),
-    "modrelu": (recurrent.MODRELU, ModReLU),
+    "tanh": (records.TANH, nn.Tanh),
+    "relu": (records.RELU, nn.ReLU),
+    "modrelu": (records.MODRELU, ModReLU),
 }
 
 
@@ -53,7 +53,7 @@ class _Parameters(NamedTuple):
 
 
 class _Carried(NamedTuple):
-    """The incoming state as the kernel takes it: see :class:`recurrent.Carried`."""
+    """The incoming state as the kernel takes it: see :class:`records.Carried`."""
 
     s: Tensor
     c: Tensor
@@ -72,7 +72,7 @@ class _Result(NamedTuple):
     scores: Tensor
     ages: Tensor
     trail: tuple[Tensor, ...]
-    """See :class:`recurrent.Trail`."""
+    """See :class:`records.Trail`."""
 
 
 def _panels(matrix: Tensor) -> Tensor:
@@ -82,10 +82,10 @@ def _panels(matrix: Tensor) -> Tensor:
 
 
 def _scratch(like: Tensor, slots: int, backward: bool) -> Any:
-    """Return :class:`recurrent.Scratch` for y [T, B, n]."""
+    """Return :class:`records.Scratch` for y [T, B, n]."""
     _, B, n = like.shape
     rows = B if backward else 0
-    return recurrent.Scratch(
+    return records.Scratch(
         tanhs=like.new_empty(B, BLOCK, n),
         alphas=like.new_empty(B, slots),
         places=like.new_empty(B, slots, dtype=torch.int32),
@@ -106,7 +106,7 @@ def _forward(
     """Allocate, lay out the weights, and run the loop over the rows."""
     T, B, _ = x.shape
     incoming, n = before.states.shape[1:]
-    weights = recurrent.Weights(
+    weights = records.Weights(
         input=_panels(parameters.input.t()),
         recurrent=_panels(torch.cat([parameters.recurrent, parameters.query]).t()),
         key=_panels(parameters.key.t()),
@@ -118,7 +118,7 @@ def _forward(
     looks = plan.remember != PLAIN
     slots = incoming + T
     int32 = torch.int32
-    trail = recurrent.Trail(
+    trail = records.Trail(
         s=x.new_empty(T, B, n),
         gates=x.new_empty(T, B, columns),
         cells=x.new_empty(T, B, before.c.shape[1]),
@@ -130,7 +130,7 @@ def _forward(
     )
     y = x.new_empty(T, B, n)
     handed_on = incoming if plan.remember == RELEVANCY else 0
-    after = recurrent.HandedOn(
+    after = records.HandedOn(
         states=x.new_empty(B, handed_on, n),
         scores=x.new_empty(B, slots if plan.remember == FULL else incoming),
         ages=before.ages.new_empty(B, handed_on),
@@ -141,14 +141,14 @@ def _forward(
         B,
         work,
         plan,
-        recurrent.Weights(*_arrays(tuple(w.contiguous() for w in weights))),
+        records.Weights(*_arrays(tuple(w.contiguous() for w in weights))),
         x.detach().numpy(),
         starts.numpy(),
-        recurrent.Carried(*_arrays(before)),
-        recurrent.HandedOn(*_arrays(after)),
-        recurrent.Trail(*_arrays(trail)),
+        records.Carried(*_arrays(before)),
+        records.HandedOn(*_arrays(after)),
+        records.Trail(*_arrays(trail)),
         y.numpy(),
-        recurrent.Scratch(*_arrays(_scratch(y, slots, backward=False))),
+        records.Scratch(*_arrays(_scratch(y, slots, backward=False))),
     )
     return _Result(y, after.states, after.scores, after.ages, tuple(trail))
 
@@ -157,7 +157,7 @@ def _last_states(plan: Plan, result: _Result) -> tuple[Tensor, Tensor]:
     """Return what is remembered after the last step, [B, L', n], and whether occupied [B, L']."""
     if plan.remember == RELEVANCY:
         return result.states, result.ages >= 0
-    trail = recurrent.Trail(*result.trail)
+    trail = records.Trail(*result.trail)
     first = trail.first[-1]
     slots = torch.arange(int(first.min()), trail.history.shape[1])
     occupied = slots >= first[:, None]
@@ -190,7 +190,7 @@ class _Sequence(torch.autograd.Function):
             last, occupied = result.states, starts[0]
         else:
             last, occupied = _last_states(plan, result)
-        cell = recurrent.Trail(*result.trail).cells[-1].clone()
+        cell = records.Trail(*result.trail).cells[-1].clone()
         ctx.mark_non_differentiable(result.scores, result.ages, occupied)
         return result.y, cell, last, result.scores, result.ages, occupied
 
@@ -208,10 +208,10 @@ class _Sequence(torch.autograd.Function):
         x, starts = saved[:2]
         before = _Carried(*saved[2:7])
         parameters = _Parameters(*saved[7:14])
-        trail = recurrent.Trail(*saved[14:-1])
+        trail = records.Trail(*saved[14:-1])
         y = saved[-1]
         if ctx.consumed:  # an earlier backward pass over the same graph has written to the trail
-            trail = recurrent.Trail(*_forward(plan, x, starts, before, parameters).trail)
+            trail = records.Trail(*_forward(plan, x, starts, before, parameters).trail)
         ctx.consumed = True
         T, B, n = y.shape
         looks = plan.remember != PLAIN
@@ -221,7 +221,7 @@ class _Sequence(torch.autograd.Function):
         d_history = torch.zeros_like(trail.history) if looks else x.new_zeros(0, 0, n)
         if looks and d_last is not None:
             _scatter_last(plan, trail, d_last, d_history)
-        gradients = recurrent.Gradients(
+        gradients = records.Gradients(
             bias=x.new_zeros(B, trail.gates.shape[2]),
             history=d_history,
             keys=torch.zeros_like(trail.keys),
@@ -231,7 +231,7 @@ class _Sequence(torch.autograd.Function):
             threshold=x.new_zeros(B, n),
         )
         joint = torch.cat([parameters.recurrent, parameters.query])
-        weights = recurrent.Weights(
+        weights = records.Weights(
             input=parameters.input,
             recurrent=_panels(joint),
             key=_panels(parameters.key),
@@ -244,14 +244,14 @@ class _Sequence(torch.autograd.Function):
             B,
             4.0 * T * B * len(joint) * n,
             plan,
-            recurrent.Weights(*_arrays(tuple(w.contiguous() for w in weights))),
+            records.Weights(*_arrays(tuple(w.contiguous() for w in weights))),
             starts.numpy(),
-            recurrent.Carried(*_arrays(before)),
-            recurrent.Trail(*_arrays(trail)),
+            records.Carried(*_arrays(before)),
+            records.Trail(*_arrays(trail)),
             y.detach().numpy(),
             d_y.detach().numpy(),
-            recurrent.Gradients(*_arrays(gradients)),
-            recurrent.Scratch(*_arrays(_scratch(y, trail.history.shape[1], backward=True))),
+            records.Gradients(*_arrays(gradients)),
+            records.Scratch(*_arrays(_scratch(y, trail.history.shape[1], backward=True))),
         )
 
         # The parameters' gradients, each as one product over all steps and rows.
@@ -305,7 +305,7 @@ def _run(
             plan, starts, before.scores, before.ages, *differentiable
         )
     result = _forward(plan, x, starts, before, parameters)
-    cell = recurrent.Trail(*result.trail).cells[-1].clone()
+    cell = records.Trail(*result.trail).cells[-1].clone()
     if plan.remember == PLAIN:
         return result.y, cell, result.states, result.scores, result.ages, starts[0]
     last, occupied = _last_states(plan, result)
@@ -361,13 +361,13 @@ def _cell(memory: Any) -> tuple[int, Tensor] | None:
     """Return the cell's number and modReLU's bias, or ``None`` where it is not a known one."""
     cell = memory.cell
     if _untouched(cell, LSTMCell):
-        return recurrent.LSTM, cell.bias.new_zeros(0)
+        return records.LSTM, cell.bias.new_zeros(0)
     if not _untouched(cell, RNNCell):
         return None
     number, kind = _CELLS[cell.nonlinearity_name]
     if not _untouched(cell.nonlinearity, kind):
         return None
-    return number, cell.nonlinearity.bias if number == recurrent.MODRELU else cell.bias.new_zeros(0)
+    return number, cell.nonlinearity.bias if number == records.MODRELU else cell.bias.new_zeros(0)
 
 
 def _attentive(memory: Any, remember: int) -> tuple[Plan, _Parameters] | None:
@@ -404,7 +404,7 @@ def unroll_plain(
     parameters = _Parameters(
         cell.input_weight, cell.recurrent_weight, cell.bias, empty, empty, empty[:, 0], empty[:, 0]
     )
-    plan = Plan(PLAIN, recurrent.LSTM, False, 0)
+    plan = Plan(PLAIN, records.LSTM, False, 0)
     y, c, *_ = _run_any_width(plan, x, starts, before, parameters)
     return y, LSTMState(y[-1], c)
 

@@ -28,7 +28,7 @@ _njit: Any = numba.njit  # its types change from version to version
 OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True}
 """Division as in IEEE 754 and a·b + c as one rounding; nothing else may change a value."""
 
-_SOURCES = ("native", "transcendental", "product", "attention", "recurrent")
+_SOURCES = ["native", "transcendental", "product", "attention", "records", "cells", "recurrent"]
 VERSION = zlib.crc32(
     b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _SOURCES)
 )
@@ -71,13 +71,7 @@ class _Announcement(event.Listener):
         pass
 
 
-@intrinsic
-def borrowed(context: Any, array: Any) -> Any:
-    """Return the array without its reference count, for as long as a caller holds the original.
-
-    Otherwise every slice of it costs two atomic operations, as much as the arithmetic on a row.
-    """
-
+def _borrowed(context: Any, array: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view = context.make_array(array)(context, builder, arguments[0])
         view.meminfo = view.meminfo.type(None)
@@ -85,6 +79,11 @@ def borrowed(context: Any, array: Any) -> Any:
 
     return array(array), code
 
+
+borrowed: Any = intrinsic(_borrowed)
+"""Return an array without its reference count, for as long as a caller holds the original.
+
+Otherwise every slice of it costs two atomic operations, as much as the arithmetic on a row."""
 
 _register: Any = event.register
 _register("numba:compile", _Announcement())

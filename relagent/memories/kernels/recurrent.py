@@ -1,262 +1,36 @@
 """The recurrence over a sequence and its gradient, for all cells and all ways of remembering.
 
-One pair of loops serves LSTM, RNN, RelLSTM, RelRNN, MemLSTM and MemRNN. Arrays are time-major and
-named as in the definitions; n is a multiple of 16, gates have G·n columns (G = 4 for the LSTM: i,
-f, g, o; 1 for the RNN), and W_a's query stands right of them, since both read s_{t-1}.
+One pair of loops serves LSTM, RNN, RelLSTM, RelRNN, MemLSTM and MemRNN.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from relagent.memories.kernels.attention import add_scaled, attend, attend_backward
+from relagent.memories.kernels.cells import lstm, lstm_backward, rnn, rnn_backward
 from relagent.memories.kernels.native import VERSION, borrowed, entry, jit
 from relagent.memories.kernels.product import add_product
-from relagent.memories.kernels.transcendental import sigmoid, tanh
+from relagent.memories.kernels.records import (
+    FULL,
+    LSTM,
+    PLAIN,
+    RELEVANCY,
+    Carried,
+    Gradients,
+    HandedOn,
+    Plan,
+    Scratch,
+    Trail,
+    Weights,
+    borrowed_all,
+)
 
-PLAIN, RELEVANCY, FULL = 0, 1, 2
-"""What is remembered."""
-LSTM, TANH, RELU, MODRELU = 0, 1, 2, 3
-"""The cell: an LSTM, or an RNN by its nonlinearity."""
 TOGETHER = (16, 16, 4)
 """Rows that go through a sequence together, by what is remembered: enough to use the weights well,
 and so few that what they look back at stays in cache (full attention sweeps all of it)."""
-
-
-class Plan(NamedTuple):
-    """What is to be computed."""
-
-    remember: int
-    """PLAIN, RELEVANCY or FULL."""
-    cell: int
-    """LSTM, TANH, RELU or MODRELU."""
-    halve: bool
-    """s = (h + context) / 2 instead of h + context."""
-    rho: int
-    """Slots of the relevant set."""
-
-
-class Weights(NamedTuple):
-    """The parameters; matrices in panels, see :mod:`~relagent.memories.kernels.product`."""
-
-    input: Any
-    """Wᵀ [F, G·n]; not needed backward."""
-    recurrent: Any
-    """R and W_a, transposed, [n, G·n + n]; backward as they are, [G·n + n, n]."""
-    key: Any
-    """U_aᵀ [n, n]; backward U_a."""
-    bias: Any
-    """[G·n + n], 0 for the query; not needed backward."""
-    energy: Any
-    """[n] v_a."""
-    threshold: Any
-    """[n] bias of modReLU."""
-
-
-class Trail(NamedTuple):
-    """What a sequence leaves behind for its gradient."""
-
-    s: Any
-    """[T, B, n] the macro-state that each step read: s_{t-1}, or 0 at an episode's start."""
-    gates: Any
-    """[T, B, G·n + n] LSTM gates after their nonlinearities (RNN: before), and the query."""
-    cells: Any
-    """[T, B, n] LSTM cells, or [T, B, 0]."""
-    history: Any
-    """[B, L + T, n] the L states that came in, then h_1 .. h_T."""
-    keys: Any
-    """[B, L + T, n] U_a h of them."""
-    places: Any
-    """[T, B, κ] int32: what was remembered at each step, -1 for an empty slot (RELEVANCY)."""
-    first: Any
-    """[T, B] int32: the oldest state remembered at each step (FULL)."""
-    log_total: Any
-    """[T, B] ln Σ exp(e)."""
-
-
-class Carried(NamedTuple):
-    """What a sequence is handed."""
-
-    s: Any
-    """[B, n] macro-state."""
-    c: Any
-    """[B, n] LSTM cell, or [B, 0]."""
-    states: Any
-    """[B, L, n] remembered states."""
-    scores: Any
-    """[B, L] relevance."""
-    ages: Any
-    """[B, L] int64, -1 for an empty slot (FULL: any other number for an occupied one)."""
-
-
-class HandedOn(NamedTuple):
-    """What a sequence hands on beside its last output and cell.
-
-    FULL hands on the scores of all of its history, [B, L + T], and nothing else: the states stand
-    in the history.
-    """
-
-    states: Any
-    """[B, L, n]."""
-    scores: Any
-    """[B, L]."""
-    ages: Any
-    """[B, L] int64."""
-
-
-class Scratch(NamedTuple):
-    """Room to work in, for each row that a thread may begin with."""
-
-    tanhs: Any
-    """[B, BLOCK, n]."""
-    alphas: Any
-    """[B, L + T]."""
-    places: Any
-    """[B, L + T] int32: those that the incoming state occupies (or -1), then the sequence's own."""
-    d_h: Any
-    """[B, n], and the rest alike; only backward needs them."""
-    context: Any
-    cell: Any
-    d_query: Any
-
-
-class Gradients(NamedTuple):
-    """What the backward pass adds to, or writes.
-
-    The gradient of the gates before their nonlinearities, and of the query, takes the place of
-    :attr:`Trail.gates`: that array is the largest, and this way it goes through memory once.
-    """
-
-    bias: Any
-    """[B, G·n + n] sum of it over time, row by row: zeros, is added to."""
-    history: Any
-    """[B, L + T, n]: holds the gradient of the final state, is added to."""
-    keys: Any
-    """[B, L + T, n]: zeros, is added to."""
-    s: Any
-    """[B, n] of the incoming macro-state: zeros, is written."""
-    c: Any
-    """[B, n] holds the gradient of the final cell; becomes that of the incoming one."""
-    energy: Any
-    """[B, n] of v_a, row by row: zeros, is added to."""
-    threshold: Any
-    """[B, n] of modReLU's bias, row by row: zeros, is added to."""
-
-
-@jit
-def _borrowed_all(
-    weights: Weights, before: Carried, trail: Trail, scratch: Scratch
-) -> tuple[Weights, Carried, Trail, Scratch]:
-    """See :func:`~relagent.memories.kernels.native.borrowed`."""
-    return (
-        Weights(
-            borrowed(weights.input), borrowed(weights.recurrent), borrowed(weights.key),
-            borrowed(weights.bias), borrowed(weights.energy), borrowed(weights.threshold),
-        ),
-        Carried(
-            borrowed(before.s), borrowed(before.c), borrowed(before.states),
-            borrowed(before.scores), borrowed(before.ages),
-        ),
-        Trail(
-            borrowed(trail.s), borrowed(trail.gates), borrowed(trail.cells),
-            borrowed(trail.history), borrowed(trail.keys), borrowed(trail.places),
-            borrowed(trail.first), borrowed(trail.log_total),
-        ),
-        Scratch(
-            borrowed(scratch.tanhs), borrowed(scratch.alphas), borrowed(scratch.places),
-            borrowed(scratch.d_h), borrowed(scratch.context), borrowed(scratch.cell),
-            borrowed(scratch.d_query),
-        ),
-    )  # fmt: skip
-
-
-@jit
-def _lstm(gates: Any, start: bool, previous: Any, c: Any, h: Any) -> None:
-    """Gates before -> after their nonlinearities; writes c and h."""
-    n = h.shape[0]
-    input_forget, candidate, output = gates[: 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
-    for j in range(2 * n):
-        input_forget[j] = sigmoid(input_forget[j])
-    for j in range(n):
-        candidate[j] = tanh(candidate[j])
-    for j in range(n):
-        output[j] = sigmoid(output[j])
-    i, f = input_forget[:n], input_forget[n:]
-    if start:
-        for j in range(n):
-            c[j] = i[j] * candidate[j]
-    else:
-        for j in range(n):
-            c[j] = f[j] * previous[j] + i[j] * candidate[j]
-    for j in range(n):
-        h[j] = output[j] * tanh(c[j])
-
-
-@jit
-def _lstm_backward(
-    gates: Any, start: bool, previous: Any, c: Any, d_h: Any, d_c: Any, scratch: Any
-) -> None:
-    """Gates -> their gradient before the nonlinearities; d_c of c_t -> that of c_{t-1}."""
-    n = d_h.shape[0]
-    one = gates.dtype.type(1)
-    i, f, g, o = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
-    for j in range(n):
-        scratch[j] = tanh(c[j])
-    for j in range(n):
-        d_c[j] += d_h[j] * o[j] * (one - scratch[j] * scratch[j])
-    for j in range(n):
-        o[j] = d_h[j] * scratch[j] * (o[j] * (one - o[j]))
-    for j in range(n):
-        i_j, g_j = i[j], g[j]
-        i[j] = d_c[j] * g_j * (i_j * (one - i_j))
-        g[j] = d_c[j] * i_j * (one - g_j * g_j)
-    if start:
-        f[:] = 0
-        d_c[:] = 0
-    else:
-        for j in range(n):
-            f_j = f[j]
-            f[j] = d_c[j] * previous[j] * (f_j * (one - f_j))
-            d_c[j] *= f_j
-
-
-@jit
-def _rnn(cell: int, z: Any, threshold: Any, h: Any) -> None:
-    """Write h = φ(z)."""
-    n = h.shape[0]
-    zero = z.dtype.type(0)
-    if cell == TANH:
-        for j in range(n):
-            h[j] = tanh(z[j])
-    elif cell == RELU:
-        for j in range(n):
-            h[j] = zero if z[j] < zero else z[j]
-    else:
-        for j in range(n):
-            size = abs(z[j]) + threshold[j]
-            size = zero if size < zero else size
-            h[j] = size if z[j] > zero else (-size if z[j] < zero else zero * z[j])
-
-
-@jit
-def _rnn_backward(cell: int, z: Any, threshold: Any, h: Any, d_h: Any, d_threshold: Any) -> None:
-    """z -> its gradient; add to d_threshold."""
-    n = h.shape[0]
-    zero, one = z.dtype.type(0), z.dtype.type(1)
-    if cell == TANH:
-        for j in range(n):
-            z[j] = d_h[j] * (one - h[j] * h[j])
-    elif cell == RELU:
-        for j in range(n):
-            z[j] = d_h[j] if z[j] > zero else zero
-    else:
-        for j in range(n):
-            active = abs(z[j]) + threshold[j] > zero and z[j] != zero
-            d_z = d_h[j] if active else zero
-            d_threshold[j] += d_z if z[j] > zero else -d_z
-            z[j] = d_z
 
 
 @jit
@@ -349,7 +123,7 @@ def forward(
     slots = trail.history.shape[1]
     incoming = slots - T
     half = y.dtype.type(0.5)
-    weights, before, trail, scratch = _borrowed_all(weights, before, trail, scratch)
+    weights, before, trail, scratch = borrowed_all(weights, before, trail, scratch)
     x, starts, y = borrowed(x), borrowed(starts), borrowed(y)
     after = HandedOn(borrowed(after.states), borrowed(after.scores), borrowed(after.ages))
     tanhs, alphas, places = scratch.tanhs[begin], scratch.alphas[begin], scratch.places
@@ -387,9 +161,9 @@ def forward(
                 h, gates = trail.history[b, newest], trail.gates[t, b]
                 if plan.cell == LSTM:
                     previous = before.c[b] if t == 0 else trail.cells[t - 1, b]
-                    _lstm(gates, starts[t, b], previous, trail.cells[t, b], h)
+                    lstm(gates, starts[t, b], previous, trail.cells[t, b], h)
                 else:
-                    _rnn(plan.cell, gates[:n], weights.threshold, h)
+                    rnn(plan.cell, gates[:n], weights.threshold, h)
                 y[t, b] = h
             if plan.remember == PLAIN:
                 continue
@@ -441,7 +215,7 @@ def backward(
     columns = trail.gates.shape[2]
     slots = trail.history.shape[1]
     incoming = slots - T
-    weights, before, trail, scratch = _borrowed_all(weights, before, trail, scratch)
+    weights, before, trail, scratch = borrowed_all(weights, before, trail, scratch)
     starts, y, d_y = borrowed(starts), borrowed(y), borrowed(d_y)
     gradients = Gradients(
         borrowed(gradients.bias), borrowed(gradients.history), borrowed(gradients.keys),
@@ -502,12 +276,12 @@ def backward(
                 gates = trail.gates[t, b]
                 if plan.cell == LSTM:
                     previous = before.c[b] if t == 0 else trail.cells[t - 1, b]
-                    _lstm_backward(
+                    lstm_backward(
                         gates, starts[t, b], previous, trail.cells[t, b],
                         d_h[b], gradients.c[b], cell,
                     )  # fmt: skip
                 else:
-                    _rnn_backward(
+                    rnn_backward(
                         plan.cell, gates[:n], weights.threshold, trail.history[b, newest],
                         d_h[b], gradients.threshold[b],
                     )  # fmt: skip

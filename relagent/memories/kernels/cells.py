@@ -1,0 +1,100 @@
+"""One row's step through a cell, and its gradient, written over the gates.
+
+See :mod:`relagent.memories.cells` for the equations. A loop writes to few arrays: LLVM gives up on
+vectors where it would have to compare too many addresses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relagent.memories.kernels.native import jit
+from relagent.memories.kernels.records import RELU, TANH
+from relagent.memories.kernels.transcendental import sigmoid, tanh
+
+
+@jit
+def lstm(gates: Any, start: bool, previous: Any, c: Any, h: Any) -> None:
+    """Gates before -> after their nonlinearities; writes c and h."""
+    n = h.shape[0]
+    input_forget, candidate, output = gates[: 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
+    for j in range(2 * n):
+        input_forget[j] = sigmoid(input_forget[j])
+    for j in range(n):
+        candidate[j] = tanh(candidate[j])
+    for j in range(n):
+        output[j] = sigmoid(output[j])
+    i, f = input_forget[:n], input_forget[n:]
+    if start:
+        for j in range(n):
+            c[j] = i[j] * candidate[j]
+    else:
+        for j in range(n):
+            c[j] = f[j] * previous[j] + i[j] * candidate[j]
+    for j in range(n):
+        h[j] = output[j] * tanh(c[j])
+
+
+@jit
+def lstm_backward(
+    gates: Any, start: bool, previous: Any, c: Any, d_h: Any, d_c: Any, scratch: Any
+) -> None:
+    """Gates -> their gradient before the nonlinearities; d_c of c_t -> that of c_{t-1}."""
+    n = d_h.shape[0]
+    one = gates.dtype.type(1)
+    i, f, g, o = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
+    for j in range(n):
+        scratch[j] = tanh(c[j])
+    for j in range(n):
+        d_c[j] += d_h[j] * o[j] * (one - scratch[j] * scratch[j])
+    for j in range(n):
+        o[j] = d_h[j] * scratch[j] * (o[j] * (one - o[j]))
+    for j in range(n):
+        i_j, g_j = i[j], g[j]
+        i[j] = d_c[j] * g_j * (i_j * (one - i_j))
+        g[j] = d_c[j] * i_j * (one - g_j * g_j)
+    if start:
+        f[:] = 0
+        d_c[:] = 0
+    else:
+        for j in range(n):
+            f_j = f[j]
+            f[j] = d_c[j] * previous[j] * (f_j * (one - f_j))
+            d_c[j] *= f_j
+
+
+@jit
+def rnn(cell: int, z: Any, threshold: Any, h: Any) -> None:
+    """Write h = φ(z)."""
+    n = h.shape[0]
+    zero = z.dtype.type(0)
+    if cell == TANH:
+        for j in range(n):
+            h[j] = tanh(z[j])
+    elif cell == RELU:
+        for j in range(n):
+            h[j] = zero if z[j] < zero else z[j]
+    else:
+        for j in range(n):
+            size = abs(z[j]) + threshold[j]
+            size = zero if size < zero else size
+            h[j] = size if z[j] > zero else (-size if z[j] < zero else zero * z[j])
+
+
+@jit
+def rnn_backward(cell: int, z: Any, threshold: Any, h: Any, d_h: Any, d_threshold: Any) -> None:
+    """Write z's gradient over z; add to d_threshold."""
+    n = h.shape[0]
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    if cell == TANH:
+        for j in range(n):
+            z[j] = d_h[j] * (one - h[j] * h[j])
+    elif cell == RELU:
+        for j in range(n):
+            z[j] = d_h[j] if z[j] > zero else zero
+    else:
+        for j in range(n):
+            active = abs(z[j]) + threshold[j] > zero and z[j] != zero
+            d_z = d_h[j] if active else zero
+            d_threshold[j] += d_z if z[j] > zero else -d_z
+            z[j] = d_z

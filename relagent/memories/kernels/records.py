@@ -1,0 +1,164 @@
+"""What the recurrent kernels are given and what they write, as tuples of arrays.
+
+Arrays are time-major and named as in the definitions. n is a multiple of
+:data:`~relagent.memories.kernels.product.PANEL`; gates have G·n columns (G = 4 for the LSTM: i, f,
+g, o; 1 for the RNN), and W_a's query stands right of them, since both read s_{t-1}.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from relagent.memories.kernels.native import borrowed, jit
+
+PLAIN, RELEVANCY, FULL = 0, 1, 2
+"""What is remembered."""
+LSTM, TANH, RELU, MODRELU = 0, 1, 2, 3
+"""The cell: an LSTM, or an RNN by its nonlinearity."""
+
+
+class Plan(NamedTuple):
+    """What is to be computed."""
+
+    remember: int
+    """PLAIN, RELEVANCY or FULL."""
+    cell: int
+    """LSTM, TANH, RELU or MODRELU."""
+    halve: bool
+    """s = (h + context) / 2 instead of h + context."""
+    rho: int
+    """Slots of the relevant set."""
+
+
+class Weights(NamedTuple):
+    """The parameters; matrices in panels, see :mod:`~relagent.memories.kernels.product`."""
+
+    input: Any
+    """Wᵀ [F, G·n]; not needed backward."""
+    recurrent: Any
+    """R and W_a, transposed, [n, G·n + n]; backward as they are, [G·n + n, n]."""
+    key: Any
+    """U_aᵀ [n, n]; backward U_a."""
+    bias: Any
+    """[G·n + n], 0 for the query; not needed backward."""
+    energy: Any
+    """[n] v_a."""
+    threshold: Any
+    """[n] bias of modReLU."""
+
+
+class Trail(NamedTuple):
+    """What a sequence leaves behind for its gradient."""
+
+    s: Any
+    """[T, B, n] the macro-state that each step read: s_{t-1}, or 0 at an episode's start."""
+    gates: Any
+    """[T, B, G·n + n] LSTM gates after their nonlinearities (RNN: before), and the query."""
+    cells: Any
+    """[T, B, n] LSTM cells, or [T, B, 0]."""
+    history: Any
+    """[B, L + T, n] the L states that came in, then h_1 .. h_T."""
+    keys: Any
+    """[B, L + T, n] U_a h of them."""
+    places: Any
+    """[T, B, κ] int32: what was remembered at each step, -1 for an empty slot (RELEVANCY)."""
+    first: Any
+    """[T, B] int32: the oldest state remembered at each step (FULL)."""
+    log_total: Any
+    """[T, B] ln Σ exp(e)."""
+
+
+class Carried(NamedTuple):
+    """What a sequence is handed."""
+
+    s: Any
+    """[B, n] macro-state."""
+    c: Any
+    """[B, n] LSTM cell, or [B, 0]."""
+    states: Any
+    """[B, L, n] remembered states."""
+    scores: Any
+    """[B, L] relevance."""
+    ages: Any
+    """[B, L] int64, -1 for an empty slot (FULL: any other number for an occupied one)."""
+
+
+class HandedOn(NamedTuple):
+    """What a sequence hands on beside its last output and cell.
+
+    FULL hands on the scores of all of its history, [B, L + T], and nothing else: the states stand
+    in the history.
+    """
+
+    states: Any
+    """[B, L, n]."""
+    scores: Any
+    """[B, L]."""
+    ages: Any
+    """[B, L] int64."""
+
+
+class Scratch(NamedTuple):
+    """Room to work in, for each row that a thread may begin with."""
+
+    tanhs: Any
+    """[B, BLOCK, n]."""
+    alphas: Any
+    """[B, L + T]."""
+    places: Any
+    """[B, L + T] int32: those that the incoming state occupies (or -1), then the sequence's own."""
+    d_h: Any
+    """[B, n], and the rest alike; only backward needs them."""
+    context: Any
+    cell: Any
+    d_query: Any
+
+
+class Gradients(NamedTuple):
+    """What the backward pass adds to, or writes.
+
+    The gradient of the gates before their nonlinearities, and of the query, takes the place of
+    :attr:`Trail.gates`: that array is the largest, and this way it goes through memory once.
+    """
+
+    bias: Any
+    """[B, G·n + n] sum of it over time, row by row: zeros, is added to."""
+    history: Any
+    """[B, L + T, n]: holds the gradient of the final state, is added to."""
+    keys: Any
+    """[B, L + T, n]: zeros, is added to."""
+    s: Any
+    """[B, n] of the incoming macro-state: zeros, is written."""
+    c: Any
+    """[B, n] holds the gradient of the final cell; becomes that of the incoming one."""
+    energy: Any
+    """[B, n] of v_a, row by row: zeros, is added to."""
+    threshold: Any
+    """[B, n] of modReLU's bias, row by row: zeros, is added to."""
+
+
+@jit
+def borrowed_all(
+    weights: Weights, before: Carried, trail: Trail, scratch: Scratch
+) -> tuple[Weights, Carried, Trail, Scratch]:
+    """See :func:`~relagent.memories.kernels.native.borrowed`."""
+    return (
+        Weights(
+            borrowed(weights.input), borrowed(weights.recurrent), borrowed(weights.key),
+            borrowed(weights.bias), borrowed(weights.energy), borrowed(weights.threshold),
+        ),
+        Carried(
+            borrowed(before.s), borrowed(before.c), borrowed(before.states),
+            borrowed(before.scores), borrowed(before.ages),
+        ),
+        Trail(
+            borrowed(trail.s), borrowed(trail.gates), borrowed(trail.cells),
+            borrowed(trail.history), borrowed(trail.keys), borrowed(trail.places),
+            borrowed(trail.first), borrowed(trail.log_total),
+        ),
+        Scratch(
+            borrowed(scratch.tanhs), borrowed(scratch.alphas), borrowed(scratch.places),
+            borrowed(scratch.d_h), borrowed(scratch.context), borrowed(scratch.cell),
+            borrowed(scratch.d_query),
+        ),
+    )  # fmt: skip
