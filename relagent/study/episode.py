@@ -1,0 +1,181 @@
+"""One episode, step by step: the world, what the agent sees, and what its memory looks at."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from minigrid.core.actions import Actions
+
+from relagent.envs import GridObservation, evaluation_seeds, make_env
+from relagent.errors import RelagentError
+from relagent.memories import Attention
+from relagent.memories.attention import AttentiveMemory
+from relagent.memories.relevancy import RelevancyMemory
+from relagent.rl.play import check_world, choose
+from relagent.rl.policy import MemoryPolicy
+
+Array = np.ndarray[Any, Any]
+
+VIEW_TILE = 32
+WORLD_PIXELS = 416
+
+
+class WatchError(RelagentError):
+    """An episode that cannot be shown."""
+
+
+class Slot(NamedTuple):
+    """A remembered step."""
+
+    step: int
+    """When the state was made."""
+    weight: float
+    """Attention to it at this step."""
+    relevance: float
+    """Attention that it earned so far, in the short-term buffer."""
+    relevant: bool
+    """Whether it is in the relevant set."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of an episode.
+
+    Attributes:
+        step: its number, from 0.
+        world: the whole world, uint8 [height, width, 3].
+        view: what the agent sees of it, uint8 [7 · VIEW_TILE, 7 · VIEW_TILE, 3].
+        mission: the text of its goal.
+        action: what it does now.
+        reward: what it gets for that.
+        slots: what it remembers; none without attention.
+        event: what became of the state that left the short-term buffer, in words.
+        over: how the episode ended with this step, in words.
+    """
+
+    step: int
+    world: Array
+    view: Array
+    mission: str
+    action: str
+    reward: float
+    slots: tuple[Slot, ...]
+    event: str
+    over: str
+
+
+def record(
+    policy: MemoryPolicy, env_id: str, number: int = 0, *, greedy: bool = False
+) -> list[Moment]:
+    """Play an evaluation episode and note all that there is to see.
+
+    It is the episode that :func:`relagent.rl.play.play` plays under that number: same layout, same
+    choices, in float64.
+
+    Args:
+        policy: it is copied and stays as it is.
+        env_id: a MiniGrid or BabyAI world that fits it.
+        number: of the evaluation episode.
+        greedy: take the most probable action instead of sampling.
+
+    Raises:
+        WatchError: the world has no picture.
+        WorldMismatchError: the world does not fit the policy.
+    """
+    check_world(policy, env_id)
+    policy = copy.deepcopy(policy).cpu().double()
+    policy.set_training_mode(False)
+    env = make_env(env_id, tuple(getattr(policy.observation_space, "spaces", ())) or None)
+    if not isinstance(env, GridObservation):
+        raise WatchError(f"{env_id} has no grid to show: choose a MiniGrid or BabyAI world")
+    world = cast(Any, env.unwrapped)
+    seed = evaluation_seeds(1, number)[0]
+    generator = np.random.default_rng((seed, 1))  # the choices' own stream, as in play
+    observation, _ = env.reset(seed=seed)
+    state = policy.initial_state(1)
+    moments: list[Moment] = []
+    known: dict[bytes, Array] = {}  # most pictures come again and again: each is kept once
+    over = False
+    while not over:
+        whole, view = (known.setdefault(p.tobytes(), p) for p in _pictures(world))
+        with torch.no_grad():
+            features = policy.encode(
+                {
+                    name: torch.as_tensor(np.asarray(part))[None]
+                    for name, part in observation.items()
+                }
+            )
+            if isinstance(policy.memory, AttentiveMemory):
+                latent, state, look = policy.memory.attend(features, state)
+            else:
+                latent, state = policy.memory.step(features, state)
+                look = None
+            logits = cast(Any, policy.distribution(latent)).distribution.logits
+        (action,) = choose(logits, None if greedy else [generator.random()])
+        mission = str(world.mission)
+        observation, reward, terminated, truncated, info = env.step(action)
+        over = terminated or truncated
+        step = len(moments)
+        moments.append(
+            Moment(
+                step=step,
+                world=whole,
+                view=view,
+                mission=mission,
+                action=Actions(action).name,
+                reward=float(reward),
+                slots=() if look is None else _slots(policy, look, step),
+                event="" if look is None else _event(policy, look, step),
+                over=_ending(bool(info.get("is_success")), terminated) if over else "",
+            )
+        )
+    env.close()
+    return moments
+
+
+def _pictures(world: Any) -> tuple[Array, Array]:
+    tile = max(8, WORLD_PIXELS // max(world.width, world.height))
+    whole = world.get_frame(highlight=True, tile_size=tile, agent_pov=False)
+    view = world.get_frame(tile_size=VIEW_TILE, agent_pov=True)
+    return np.asarray(whole), np.asarray(view)
+
+
+def _slots(policy: MemoryPolicy, look: Attention, step: int) -> tuple[Slot, ...]:
+    rho = policy.memory.rho if isinstance(policy.memory, RelevancyMemory) else 0
+    return tuple(
+        Slot(step - age, weight, relevance, place < rho)
+        for place, (age, weight, relevance) in enumerate(
+            zip(
+                look.ages[0].tolist(),
+                look.weights[0].tolist(),
+                look.relevance[0].tolist(),
+                strict=True,
+            )
+        )
+        if age >= 0
+    )
+
+
+def _event(policy: MemoryPolicy, look: Attention, step: int) -> str:
+    if not isinstance(policy.memory, RelevancyMemory):
+        return ""
+    # The leaver was the oldest of the buffer: it was made ν steps ago.
+    leaver = step - policy.memory.nu
+    if leaver < 0:
+        return ""
+    evicted = int(look.evicted[0])
+    if not bool(look.admitted[0]):
+        return f"step {leaver} leaves the buffer and is forgotten"
+    if evicted < 0:
+        return f"step {leaver} leaves the buffer for the relevant set"
+    return f"step {leaver} takes the place of step {step - evicted} in the relevant set"
+
+
+def _ending(success: bool, terminated: bool) -> str:
+    if success:
+        return "solved"
+    return "failed" if terminated else "out of time"
