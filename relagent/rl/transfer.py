@@ -138,7 +138,8 @@ def evaluate(
     report = Report(
         rows=tuple(rows),
         notes=tuple(notes),
-        config=to_json(config),
+        # Neither the folder nor the number of processes has any part in the scores.
+        config={k: v for k, v in to_json(config).items() if k not in ("out", "workers")},
         provenance=provenance(device=config.device, backend=_backend()),
         runs=tuple(
             {
@@ -242,6 +243,10 @@ def _folder(runs: Sequence[Path], config: TransferConfig) -> Path:
 
 def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) -> list[Episodes]:
     """Play all jobs behind a progress bar."""
+    workers = config.workers or _cores()
+    if console is not None:
+        total = sum(job.episodes for job in jobs)
+        console.print(f"playing {total:,} episodes in {workers} processes", highlight=False)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -262,7 +267,7 @@ def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) 
 
         return play_all(
             jobs,
-            workers=config.workers or _cores(),
+            workers=workers,
             precision=config.precision,  # type: ignore[arg-type]  # checked by the option's choices
             device=config.device,
             on_result=advance,

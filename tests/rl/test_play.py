@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import random
+from collections.abc import Iterator
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from relagent.envs import evaluation_seeds, make_env
 from relagent.envs.make import UnknownEnvironmentError, UnsupportedSpaceError
+from relagent.memories import kernels
 from relagent.rl.play import (
     EpisodeCountError,
     Episodes,
@@ -24,8 +26,17 @@ from relagent.rl.play import (
     play_all,
 )
 from relagent.rl.policy import MemoryPolicy
+from relagent.runs.random_states import random_states
 
 WORLD = "MiniGrid-GoToDoor-5x5-v0"
+
+
+@pytest.fixture(autouse=True)
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The definitions of the memories, here and in other processes: compiling takes too long."""
+    monkeypatch.setenv("RELAGENT_KERNELS", "0")
+    with kernels.disable():
+        yield
 
 
 def make_policy(memory: str = "rel", world: str = WORLD, seed: int = 0) -> MemoryPolicy:
@@ -63,7 +74,8 @@ def play_literally(
         while not over:
             batch = {part: torch.as_tensor(value)[None] for part, value in observation.items()}
             latent, state = policy.remember(batch, state, torch.tensor([False]))
-            probabilities = policy.distribution(latent).distribution.probs[0].detach().numpy()
+            categorical: Any = policy.distribution(latent).distribution
+            probabilities = categorical.probs[0].detach().numpy()
             action = int(probabilities.argmax())
             if not deterministic:
                 draw = generator.random()
@@ -110,12 +122,12 @@ def test_nothing_outside_is_touched() -> None:
     policy = make_policy()
     policy.set_training_mode(True)
     weights = {name: value.clone() for name, value in policy.state_dict().items()}
-    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002  # the global stream is meant
+    before = random_states()
     play(policy, WORLD, 3)
-    after = random.getstate(), np.random.get_state()[1], torch.get_rng_state()  # noqa: NPY002  # as above
-    assert before[0] == after[0]
-    assert np.array_equal(before[1], after[1])
-    assert torch.equal(before[2], after[2])
+    after = random_states()
+    assert after["python"] == before["python"]
+    np.testing.assert_equal(after["numpy"], before["numpy"])
+    assert torch.equal(after["torch"], before["torch"])
     assert policy.training
     for name, value in policy.state_dict().items():
         assert value.dtype == weights[name].dtype
@@ -137,7 +149,9 @@ def test_choices_follow_the_probabilities(logits: list[float]) -> None:
     shares = np.bincount(chosen, minlength=len(logits)) / n
     probabilities = torch.tensor(logits).double().softmax(0).numpy()
     np.testing.assert_allclose(shares, probabilities, atol=1.5 / n)
-    assert choose(torch.tensor([logits]), None) == [int(np.argmax(np.float32(logits)))]
+    assert choose(torch.tensor([logits]), None) == [
+        int(np.argmax(np.array(logits, dtype=np.float32)))
+    ]
     assert choose(torch.tensor([logits]), [np.nextafter(1, 0)])[0] < len(logits)
 
 
