@@ -1,0 +1,433 @@
+"""The CPU kernels are the definitions: same values, same gradients, same remembered states."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from relagent.memories import AnyState, Memory, kernels, make_memory, map_state
+from relagent.memories.kernels import native
+from relagent.memories.kernels.native import jit
+from relagent.memories.kernels.product import PANEL, add_product
+from relagent.memories.kernels.transcendental import exp, sigmoid, tanh
+
+KERNELS = ["lstm", "rel", "mem", "rel-rnn", "mem-rnn"]
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+DTYPES = list(TOLERANCE)
+
+
+@pytest.fixture(autouse=True)
+def two_threads_for_any_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Rows are shared out, however small the test."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(native, "_WORTH_A_THREAD", 0)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@st.composite
+def memories(draw: st.DrawFn, dtype: torch.dtype, names: list[str] = KERNELS) -> Memory[Any]:
+    """Any memory that has a kernel, of any option, with random parameters."""
+    name = draw(st.sampled_from(names))
+    options: dict[str, Any] = {}
+    if name != "lstm":
+        options["combine"] = draw(st.sampled_from(["sum", "mean"]))
+    if name.startswith("rel"):
+        options["nu"] = draw(st.integers(1, 5))
+        options["rho"] = draw(st.integers(0, 4))
+    if name.endswith("rnn"):
+        options["nonlinearity"] = draw(st.sampled_from(["tanh", "relu", "modrelu"]))
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    width = draw(st.sampled_from([1, 5, 16, 33, 80]))
+    memory = make_memory(name, draw(st.integers(1, 5)), width, **options)
+    with torch.no_grad():
+        for parameter in memory.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        if name.endswith("rnn"):  # ReLU networks that grow make no comparison
+            memory.cell.recurrent_weight.mul_(0.3)  # type: ignore[union-attr,operator]  # a cell
+    return memory.to(dtype)
+
+
+def problem(
+    memory: Memory[Any], steps: int, rows: int, before: int, chance: float
+) -> tuple[Tensor, AnyState, Tensor]:
+    """Random x, a state that ``before`` steps have filled, and random episode starts."""
+    dtype = next(memory.parameters()).dtype
+
+    def sequence(length: int) -> tuple[Tensor, Tensor]:
+        x = torch.randn(length, rows, memory.input_size, dtype=dtype)
+        return x, torch.rand(length, rows) < chance
+
+    state = memory.initial_state(rows)
+    if before:
+        x, starts = sequence(before)
+        with torch.no_grad(), kernels.disable():
+            _, state = memory.unroll(x, state, starts)
+    return (*sequence(steps)[:1], state, sequence(steps)[1])
+
+
+def occupied(state: AnyState) -> Tensor | None:
+    if hasattr(state, "occupied"):
+        return cast(Tensor, state.occupied)
+    return cast(Tensor, state.ages) >= 0 if hasattr(state, "ages") else None
+
+
+def everything(
+    memory: Memory[Any], x: Tensor, before: AnyState, starts: Tensor
+) -> dict[str, Tensor]:
+    """Outputs, final state, and the gradients of all that has one, by name."""
+    memory.zero_grad()
+    x = x.detach().clone().requires_grad_()
+    state: Any = map_state(
+        lambda t: t.detach().clone().requires_grad_(t.is_floating_point()), before
+    )
+    y, after = memory.unroll(x, state, starts)
+    found = {"y": y, **{f"after.{k}": v for k, v in zip(after._fields, after, strict=True)}}
+    generator = torch.Generator().manual_seed(0)
+    loss = torch.zeros((), dtype=x.dtype)
+    for name, value in found.items():
+        if not value.is_floating_point() or name == "after.scores":
+            continue
+        weight = torch.randn(value.shape, generator=generator, dtype=x.dtype)
+        if name == "after.states":  # an empty slot holds nothing that could have a gradient
+            weight = weight * cast(Tensor, occupied(after)).unsqueeze(2)
+        loss = loss + (value * weight).sum()
+    torch.autograd.backward(loss)
+    leaves = {"x": x, **dict(memory.named_parameters())}
+    leaves |= {f"before.{k}": v for k, v in zip(state._fields, state, strict=True)}
+    for name, leaf in leaves.items():
+        if leaf.is_floating_point() and name != "before.scores":
+            found[f"d {name}"] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    return {name: value.detach() for name, value in found.items()}
+
+
+def assert_same(kernel: dict[str, Tensor], definition: dict[str, Tensor]) -> None:
+    for name, expected in definition.items():
+        found = kernel[name]
+        assert found.shape == expected.shape, name
+        if not expected.is_floating_point():
+            assert torch.equal(found, expected), name
+        elif expected.numel():
+            error = (found - expected).abs().max() / (1 + expected.abs().max())
+            assert error <= TOLERANCE[expected.dtype], f"{name}: {error}"
+
+
+def kernel_is_used(memory: Memory[Any], x: Tensor) -> bool:
+    return kernels.select(type(memory), x) is not None
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_the_kernel_equals_the_definition(data: st.DataObject, dtype: torch.dtype) -> None:
+    memory = data.draw(memories(dtype))
+    x, state, starts = problem(
+        memory,
+        steps=data.draw(st.integers(1, 12)),
+        rows=data.draw(st.integers(1, 9)),
+        before=data.draw(st.integers(0, 10)),
+        chance=data.draw(st.sampled_from([0.0, 0.15, 0.6, 1.0])),
+    )
+    assert kernel_is_used(memory, x)
+    with kernels.disable():
+        definition = everything(memory, x, state, starts)
+    assert_same(everything(memory, x, state, starts), definition)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_wide_memory_and_many_rows(name: str) -> None:
+    torch.manual_seed(0)
+    memory = make_memory(name, 20, 128).double()
+    x, state, starts = problem(memory, steps=12, rows=37, before=12, chance=0.05)
+    with kernels.disable():
+        definition = everything(memory, x, state, starts)
+    assert_same(everything(memory, x, state, starts), definition)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("silent", ["energies", "inputs", "all"])
+@pytest.mark.parametrize("rho", [1, 3])
+def test_ties_are_broken_as_in_the_definition(dtype: torch.dtype, silent: str, rho: int) -> None:
+    """Uniform attention gives equal scores, again and again."""
+    torch.manual_seed(0)
+    memory = make_memory("rel", 2, 16, nu=2, rho=rho).to(dtype)
+    with torch.no_grad():
+        if silent == "energies":
+            memory.attention.energy_weight.zero_()  # type: ignore[union-attr,operator]  # a module
+        if silent == "all":
+            for parameter in memory.parameters():
+                parameter.zero_()
+    x, state, starts = problem(memory, steps=30, rows=5, before=0, chance=0.1)
+    x = torch.zeros_like(x) if silent == "inputs" else x
+    with torch.no_grad():
+        for t in range(len(x)):
+            _, after = memory.unroll(x[t : t + 1], state, starts[t : t + 1])
+            with kernels.disable():
+                _, expected = memory.unroll(x[t : t + 1], state, starts[t : t + 1])
+            assert torch.equal(after.ages, expected.ages)
+            if silent != "inputs":
+                assert torch.equal(after.scores, expected.scores)
+            state = after
+
+
+@pytest.mark.parametrize("poison", [float("nan"), 1e10])
+@pytest.mark.parametrize("name", KERNELS)
+def test_nothing_before_a_reset_has_any_influence(name: str, poison: float) -> None:
+    torch.manual_seed(0)
+    memory = make_memory(name, 3, 16).double()
+    x, state, starts = problem(memory, steps=6, rows=4, before=8, chance=0.0)
+    starts[0, 1:3] = True
+    poisoned = map_state(
+        lambda t: t.index_fill(0, torch.tensor([1, 2]), poison) if t.is_floating_point() else t,
+        state,
+    )
+    clean, dirty = (everything(memory, x, s, starts) for s in (state, poisoned))
+    for found, expected in zip(dirty.values(), clean.values(), strict=True):
+        assert torch.equal(found, expected)
+    for gradient in (value for key, value in dirty.items() if key.startswith("d before")):
+        assert (gradient[1:3] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_step_has_the_same_bits_alone_and_in_a_batch(
+    data: st.DataObject, dtype: torch.dtype
+) -> None:
+    """Neither T, nor B, nor threads, nor what is kept for a gradient may change a value."""
+    memory = data.draw(memories(dtype))
+    rows = data.draw(st.integers(1, 9))
+    x, state, starts = problem(memory, steps=7, rows=rows, before=6, chance=0.1)
+    y, after = memory.unroll(x, state, starts)
+    with torch.no_grad():
+        torch.set_num_threads(1)
+        some = torch.arange(0, rows, 2)
+        one, stepped = map_state(lambda t: t[some], state), []
+        for x_t, starts_t in zip(x[:, some], starts[:, some], strict=True):
+            y_t, one = memory.unroll(x_t[None], one, starts_t[None])
+            stepped.append(y_t[0])
+        torch.set_num_threads(2)
+    assert torch.equal(torch.stack(stepped), y[:, some])
+    assert torch.equal(one[1], after[1][some])
+    if hasattr(after, "ages"):
+        for found, expected in zip(one, after, strict=True):
+            assert torch.equal(found, expected[some])
+
+
+def test_a_second_backward_pass_repeats_the_first_and_a_second_derivative_raises() -> None:
+    torch.manual_seed(0)
+    memory = make_memory("rel", 3, 16).double()
+    x, state, starts = problem(memory, steps=9, rows=3, before=4, chance=0.1)
+    parameters = list(memory.parameters())
+    y, _ = memory.unroll(x, state, starts)
+    loss = y.square().sum()
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    second = torch.autograd.grad(loss, parameters, retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    (gradient, *_) = torch.autograd.grad(loss, parameters, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.backward(gradient.sum())
+
+
+@pytest.mark.parametrize("name", ["mem", "rel"])
+def test_what_is_kept_for_the_gradient_grows_linearly_in_time(name: str) -> None:
+    memory = make_memory(name, 2, 16)
+
+    def kept(steps: int) -> int:
+        sizes: list[int] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            memory.unroll(torch.randn(steps, 2, 2), memory.initial_state(2))
+        return sum(sizes)
+
+    short, long, longer = kept(50), kept(100), kept(150)
+    assert longer - long == long - short
+
+
+def test_where_the_kernel_does_not_apply_the_definition_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from relagent.memories.kernels import recurrent
+
+    def unexpected(*_: Any) -> None:
+        raise AssertionError("the kernel ran")
+
+    monkeypatch.setattr(recurrent, "forward", unexpected)
+    rounded = make_memory("rel", 2, 8).to(torch.bfloat16)
+    y, _ = rounded.unroll(torch.randn(3, 2, 2, dtype=torch.bfloat16), rounded.initial_state(2))
+    assert y.dtype == torch.bfloat16
+
+    seen: list[int] = []
+    for name in ("lstm", "rel", "mem"):
+        memory = make_memory(name, 2, 8)
+        memory.cell.register_forward_hook(lambda *_: seen.append(1))  # type: ignore[union-attr]  # a cell
+        memory.unroll(torch.randn(3, 2, 2), memory.initial_state(2))
+    assert len(seen) == 9
+
+    memory = make_memory("rel", 2, 8)
+    with kernels.disable():
+        memory.unroll(torch.randn(3, 2, 2), memory.initial_state(2))
+    with pytest.raises(AssertionError, match="the kernel ran"):
+        memory.unroll(torch.randn(3, 2, 2), memory.initial_state(2))
+
+
+def test_numba_is_imported_when_a_kernel_is_first_needed() -> None:
+    code = (
+        "import sys, torch, relagent.memories as m; assert 'numba' not in sys.modules\n"
+        "memory = m.make_memory('gru', 2, 3)\n"
+        "m.kernels.select(type(memory), torch.zeros(1)); assert 'numba' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_a_compiler_the_definition_runs() -> None:
+    code = (
+        "import sys, torch; sys.modules['numba'] = None\n"
+        "import relagent.memories as m\n"
+        "memory = m.make_memory('rel', 2, 3)\n"
+        "memory.unroll(torch.zeros(2, 1, 2), memory.initial_state(1))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_a_writable_folder_kernels_are_compiled_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def njit(function: Any, cache: bool = False, **_: Any) -> Any:
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return function
+
+    monkeypatch.setattr(native, "_njit", njit)
+    assert native.entry(len) is len
+    assert asked == [True, False]
+
+
+def test_compiling_is_announced_once(capsys: pytest.CaptureFixture[str]) -> None:
+    announcement = native._Announcement()
+
+    def compiled(module: str) -> Any:
+        function = SimpleNamespace(py_func=SimpleNamespace(__module__=module))
+        return SimpleNamespace(data={"dispatcher": function})
+
+    announcement.on_start(compiled("somebody.else"))
+    assert capsys.readouterr().err == ""
+    announcement.on_start(compiled("relagent.memories.kernels.recurrent"))
+    announcement.on_start(compiled("relagent.memories.kernels.recurrent"))
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_kernels_run_on_two_threads_after_a_fork() -> None:
+    """Only the kernel: torch's own parallel functions do not survive one."""
+    memory, x = make_memory("rel", 3, 16), torch.randn(20, 8, 3)
+    state, starts = memory.initial_state(8), torch.zeros(20, 8, dtype=torch.bool)
+
+    def same_as(expected: Tensor) -> bool:
+        with torch.no_grad():
+            return torch.equal(memory.unroll(x, state, starts)[0], expected)
+
+    with torch.no_grad():
+        expected = memory.unroll(x, state, starts)[0]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os._exit(0 if same_as(expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert same_as(expected)
+
+
+def test_kernels_run_on_several_threads_at_once() -> None:
+    memory, x = make_memory("rel", 3, 16), torch.randn(20, 8, 3)
+
+    def output(_: int) -> Tensor:
+        with torch.no_grad():
+            return memory.unroll(x, memory.initial_state(8))[0]
+
+    expected = output(0)
+    with ThreadPoolExecutor(4) as threads:
+        assert all(torch.equal(y, expected) for y in threads.map(output, range(40)))
+
+
+# ---------------------------------------------------------------- building blocks
+
+
+def _mapped(function: Any) -> Any:
+    @jit
+    def loop(x: Any, out: Any) -> None:
+        for j in range(x.shape[0]):
+            out[j] = function(x[j])
+
+    return loop
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("function", "exact"),
+    [(exp, np.exp), (tanh, np.tanh), (sigmoid, lambda x: 1 / (1 + np.exp(-x)))],
+    ids=["exp", "tanh", "sigmoid"],
+)
+def test_transcendental_functions_are_accurate(dtype: Any, function: Any, exact: Any) -> None:
+    """Within 3 units in the last place, over the whole range, denormals included."""
+    small = np.logspace(-45 if dtype is np.float32 else -320, 0, 20_001)
+    x = np.concatenate(
+        [np.linspace(-110, 110, 200_001), np.linspace(-800, 800, 50_001), small, -small]
+    ).astype(dtype)
+    found = np.empty_like(x)
+    loop = _mapped(function)
+    loop(x, found)
+    with np.errstate(over="ignore", under="ignore"):
+        wide = exact(x.astype(np.longdouble))
+        expected = wide.astype(dtype)
+        finite = np.isfinite(expected)
+        ulps = np.abs(found[finite] - wide[finite]) / np.spacing(np.abs(expected[finite]))
+    assert ulps.max() <= 3
+    assert np.array_equal(found[~finite], expected[~finite])
+
+    special = np.array([np.inf, -np.inf, np.nan, 0.0], dtype)
+    found = np.empty_like(special)
+    loop(special, found)
+    with np.errstate(over="ignore"):
+        assert np.array_equal(found, exact(special), equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(rows=st.integers(1, 11), depth=st.integers(0, 20), panels=st.integers(1, 9))
+@settings(max_examples=30, deadline=None)
+def test_a_products_rows_do_not_depend_on_each_other(
+    dtype: Any, rows: int, depth: int, panels: int
+) -> None:
+    random = np.random.default_rng(rows * 1000 + depth * 10 + panels)
+    a = random.standard_normal((rows, depth)).astype(dtype)
+    w = random.standard_normal((depth, panels * PANEL)).astype(dtype)
+    out = random.standard_normal((rows, panels * PANEL)).astype(dtype)
+    laid_out = np.ascontiguousarray(w.reshape(depth, panels, PANEL).transpose(1, 0, 2))
+    expected = out.astype(np.float64) + a.astype(np.float64) @ w
+    alone = out.copy()
+    width = out.shape[1]
+    add_product(out, 0, width, a, 0, depth, laid_out, rows)
+    for row in range(rows):
+        add_product(alone, row * width, width, a, row * depth, depth, laid_out, 1)
+    assert np.array_equal(out, alone)
+    assert np.abs(out - expected).max() <= 100 * np.finfo(dtype).eps
