@@ -66,15 +66,15 @@ class TaskConfig(Config):
         for name in ("learning_rate", "orthogonal_learning_rate", "max_grad_norm"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ConfigError(name, getattr(self, name), "it must be more than 0")
-        # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
-        make_memory(self.memory, 1, 1, **self.memory_options)
         taken = options_of(self.memory)
-        for name in OPTIONS:
+        for name in OPTIONS if self.memory in MEMORIES else ():
             value = getattr(self, name)
             if name in taken and value is None:
                 raise ConfigError(name, value, f"{self.memory} needs one")
             if name not in taken and value is not None:
                 raise ConfigError(name, value, f"{self.memory} takes none: leave it out")
+        # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
+        make_memory(self.memory, 1, 1, **self.memory_options)
 
     @property
     def memory_options(self) -> dict[str, Any]:

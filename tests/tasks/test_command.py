@@ -1,0 +1,118 @@
+"""``python -m relagent.tasks``: errors in one line, signals, and scores at other delays."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from relagent.runs.cli import main_guard
+from relagent.tasks.__main__ import main
+
+from .standins import write_mnist
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run the command in this process and give its exit code."""
+    monkeypatch.setattr(sys, "argv", ["tasks", *words])
+    try:
+        return main_guard(main)
+    except SystemExit as error:
+        assert isinstance(error.code, int)
+        return error.code
+
+
+SMALL = ("--hidden-size", "8", "--T", "5", "--updates", "6", "--evaluate-every", "3")
+
+
+def test_errors_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELAGENT_DATA", str(tmp_path / "nowhere"))
+    assert command(monkeypatch, "copy", "--memory", "lstm", *SMALL, "--run-dir", "run") == 0
+    write_mnist(tmp_path / "damaged/mnist")
+    (tmp_path / "damaged/mnist/train-images-idx3-ubyte.gz").write_bytes(b"no")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for words, part in (
+        (["copi"], "invalid choice: 'copi'"),
+        (["copy", "--stepz", "3"], "unrecognized arguments: --stepz 3"),
+        (["copy", "--T", "0"], "T is 0; it must be at least 1"),
+        (["copy", "--memory", "rell"], "did you mean rel"),
+        (["copy", "--memory", "lstm", "--nu", "3"], "nu is 3; lstm takes none"),
+        (["copy", "--memory", "goru", "--hidden-size", "9"], "power of 2"),
+        (["copy", "--device", "tpu"], "device is 'tpu'"),
+        (["copy", "--run-dir", "run"], "holds a run already"),
+        (["copy", "--resume", "absent"], "no run at absent"),
+        (["copy", "--resume", "run", "--T", "9"], "T of this run is 5 and cannot become 9"),
+        (["denoise", "--resume", "run"], "run is a run of copy"),
+        (["copy", "--resume", "run", "--run-dir", "x"], "give one"),
+        (["mnist", "--memory", "rel"], "mnist not found in"),
+        (["mnist", "--data", "damaged"], "it is no whole gzip file"),
+        (["ptb"], "ptb not found in"),
+        (["transfer-copy", "absent"], "no run at absent"),
+        (["transfer-copy", "run", "--T", "0"], "invalid number of at least 1"),
+    ):
+        capsys.readouterr()
+        assert command(monkeypatch, *words) == 2, words
+        line = capsys.readouterr().err
+        assert line.startswith("error: "), line
+        assert part in line
+        assert line.count("\n") == 1
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_scores_at_other_delays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("copy", "denoise"):
+        assert command(monkeypatch, name, "--memory", "rel", *SMALL, "--run-dir", name) == 0
+        words = ("--T", "7", "30", "--batches", "2", "--batch-size", "3")
+        assert command(monkeypatch, "transfer-copy", name, *words) == 0
+        assert "accuracy" in capsys.readouterr().out
+        content = json.loads(Path(name, "transfer-copy.json").read_bytes())
+        assert (content["memory"], content["trained_T"], content["updates"]) == ("rel", 5, 6)
+        assert [score["T"] for score in content["scores"]] == [7, 30]
+        assert all(score["sequences"] == 6 for score in content["scores"])
+        assert all(0 <= score["accuracy"] <= 1 for score in content["scores"])
+
+
+def test_the_default_memory_and_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "copy", *SMALL, "--nu", "4", "--run-dir", "run") == 0
+    config = json.loads(Path("run/config.json").read_bytes())
+    assert (config["memory"], config["nu"], config["rho"]) == ("rel-rnn", 4, 10)
+    assert config["learning_rate"] == 2e-4
+
+
+def test_signals_save(tmp_path: Path) -> None:
+    words = ["copy", "--memory", "lstm", "--hidden-size", "8", "--T", "20", "--log-every", "5"]
+    words += ["--updates", "100000", "--threads", "1", "--run-dir"]
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    children = {
+        number: subprocess.Popen(
+            [sys.executable, "-m", "relagent.tasks", *words, number.name],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in codes
+    }
+    deadline = time.monotonic() + 60
+    for number, child in children.items():
+        with child:
+            metrics = tmp_path / number.name / "metrics.jsonl"
+            while not (metrics.exists() and metrics.stat().st_size > 0):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            child.send_signal(number)
+            _, err = child.communicate(timeout=60)
+        assert child.returncode == codes[number], err
+        assert f"go on with: python -m relagent.tasks copy --resume {number.name}" in err
+        assert len(list((tmp_path / number.name / "checkpoints").glob("*.safetensors"))) == 1
