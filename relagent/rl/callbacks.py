@@ -76,7 +76,7 @@ class AttentionCallback(BaseCallback):
         n_envs: environments to look at.
     """
 
-    def __init__(self, every: int = 10, picture_every: int = 10, n_envs: int = 4) -> None:
+    def __init__(self, every: int = 10, picture_every: int = 3, n_envs: int = 4) -> None:
         super().__init__()
         self.every = every
         self.picture_every = picture_every

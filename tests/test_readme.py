@@ -1,0 +1,48 @@
+"""What the README tells a reader to type works."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks("python"):
+        code = block.replace("n_envs=64", "n_envs=2").replace("500_000", "256")
+        assert code != block or "learn" not in block, "the example would train for long"
+        exec(compile(code, "README.md", "exec"), names)
+    names["model"].learn(256)
+    assert names["action"].shape == (2,)
+    loaded = names["MemoryPPO"].load("agent")
+    again, _ = loaded.predict(names["obs"], None, names["start"], deterministic=True)
+    assert again.shape == (2,)
+
+
+@pytest.mark.parametrize("script", ["train_rl.py", "evaluate_transfer.py"])
+def test_the_flags_of_the_commands_exist(script: str) -> None:
+    used = set(re.findall(rf"{script}[^\n`]*", README))
+    flags = {flag for line in used for flag in re.findall(r"--[a-z-]+", line)}
+    done = subprocess.run(
+        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
+    )
+    assert used and flags <= set(re.findall(r"--[a-z-]+", done.stdout))
+
+
+def test_the_files_that_it_names_exist() -> None:
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / path).exists(), path
+    assert (ROOT / ".ci" / "run").exists()
