@@ -119,7 +119,7 @@ def table4(arguments: argparse.Namespace) -> int:
                 task.check_run()
                 left.append(task)
         say = board.console.print
-        say(f"{len(tasks)} runs, {len(tasks) - len(left)} of them finished", highlight=False)
+        say(f"runs: {len(tasks)}, finished: {len(tasks) - len(left)}", highlight=False)
         with board.live():
             if arguments.ray is not None:
                 from relagent.study.cluster import run_on_ray

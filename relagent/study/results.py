@@ -124,7 +124,8 @@ class RunResult:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        training = self.seconds["training"]
+        seconds = {name: round(value, 1) for name, value in self.seconds.items()}
+        training = seconds["training"]
         return {
             "format": FORMAT,
             "protocol": self.protocol,
@@ -135,7 +136,7 @@ class RunResult:
             "config": dict(self.config),
             "evaluation": dict(self.evaluation),
             "command": list(self.command),
-            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+            "seconds": seconds,
             "steps_per_second": round(self.steps / training, 1) if training else None,
             "checkpoint": self.checkpoint,
             "provenance": dict(self.provenance),
@@ -170,7 +171,10 @@ def read_result(path: Path) -> RunResult:
             config=dict(data["config"]),
             evaluation=dict(data["evaluation"]),
             worlds=tuple(map(WorldResult.from_json, data["worlds"])),
-            curve={name: list(map(float, values)) for name, values in data["curve"].items()},
+            curve={
+                name: [int(v) if name == "steps" else float(v) for v in values]
+                for name, values in data["curve"].items()
+            },
             seconds={name: float(value) for name, value in data["seconds"].items()},
             command=tuple(map(str, data["command"])),
             provenance=dict(data["provenance"]),

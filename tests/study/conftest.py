@@ -1,0 +1,69 @@
+"""A protocol that takes a second, and one task of it, done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relagent.study.execute import run_task
+from relagent.study.protocol import Protocol, load_protocol
+from relagent.study.tasks import Task, pair_named
+
+TINY = {
+    "description": "Tiny.",
+    "memories": ["rel", "none"],
+    "seeds": 1,
+    "settings": {
+        "steps": 512,
+        "n_envs": 4,
+        "n_steps": 16,
+        "batch_size": 32,
+        "n_epochs": 1,
+        "hidden_size": 8,
+        "checkpoint_every": 128,
+    },
+    "pairs": {},
+}
+
+MakeTask = Callable[..., Task]
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("protocol") / "tiny.json"
+    path.write_text(json.dumps(TINY))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_file: Path) -> Protocol:
+    return load_protocol(str(tiny_file))
+
+
+@pytest.fixture
+def make_task(tiny: Protocol, tmp_path: Path) -> MakeTask:
+    def make(memory: str = "rel", **changes: object) -> Task:
+        where = {"root": tmp_path / "runs", "results": tmp_path / "results", "episodes": 3}
+        return Task(tiny, pair_named("gotoobject"), memory, 0, **{**where, **changes})  # type: ignore[arg-type]  # any field
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def done(tiny: Protocol, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """A task that ran without any interruption."""
+    folder = tmp_path_factory.mktemp("done")
+    task = Task(
+        tiny,
+        pair_named("gotoobject"),
+        "rel",
+        0,
+        root=folder / "runs",
+        results=folder / "results",
+        episodes=3,
+    )
+    assert run_task(task, lambda: False)
+    return task
