@@ -127,7 +127,7 @@ def check_at_end(steps: list[dict[str, Any]]) -> Any:
             state = policy.initial_state(1)
             for t, step in enumerate(steps):
                 observation = at(rollout.observations, t, e)
-                start = rollout.episode_starts[t, e : e + 1]
+                start = torch.tensor([t == 0 or bool(steps[t - 1]["dones"][e])])
                 with torch.no_grad():
                     _, state = policy.remember(observation, state, start)
                 expected = float(step["rewards"][e])
