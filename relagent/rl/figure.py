@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +73,9 @@ def _draw(axis: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
             label=f"{row.memory}, {row.actions}",
         )
         if row.paper is not None:
-            middle = worlds.index(row.world)
+            own = [i for i, (memory, *_) in enumerate(series) if memory == row.memory]
             axis.plot(
-                middle,
+                x + spread * (sum(own) / len(own) - place),
                 row.paper,
                 "*",
                 color=colour,
@@ -94,4 +95,4 @@ def _draw(axis: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
 
 def _tick(world: str) -> str:
     """A world's name, broken so that neighbours do not touch."""
-    return short_name(world).replace("-", "\n", 1)
+    return re.sub(r"-|(?<=[a-z])(?=[A-Z]\d)", "\n", short_name(world), count=1)

@@ -140,7 +140,7 @@ class Row:
         low, high = self.interval
         seeds, episodes = self.rewards.shape
         return {
-            "train → world": f"{short_name(self.train)} → {short_name(self.world)}",
+            "train → world": f"{short_name(self.train)} → {short_name(self.world, self.train)}",
             "memory": self.memory,
             "actions": self.actions,
             f"reward [{LEVEL:.0%}]": f"{self.reward:.3f} [{low:.3f}, {high:.3f}]",
@@ -211,18 +211,35 @@ class Report:
     runs: tuple[Mapping[str, Any], ...]
 
     def print(self, console: Console) -> None:
-        """Show the table in a terminal."""
-        table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left")
+        """Show the table in a terminal; what all rows share stands in one line below it."""
+        shared = {
+            heading: text
+            for heading, text in self.rows[0].cells.items()
+            if heading in ("seeds × episodes", "steps", "trained on", "played on")
+            and all(row.cells[heading] == text for row in self.rows)
+        }
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for heading in self.rows[0].cells:
-            number = heading in ("success", "length", "paper", "steps")
-            table.add_column(heading, justify="right" if number else "left")
+            if heading not in shared:
+                number = heading in ("success", "length", "paper", "steps")
+                table.add_column(
+                    heading,
+                    justify="right" if number else "left",
+                    # A narrow terminal breaks names, but no number.
+                    no_wrap=heading not in ("train → world", "memory"),
+                    overflow="fold",
+                )
         before: Row | None = None
         for row in self.rows:
             if before is not None and (row.train, row.memory) != (before.train, before.memory):
                 table.add_section()
-            table.add_row(*row.cells.values())
+            table.add_row(*(text for heading, text in row.cells.items() if heading not in shared))
             before = row
         console.print(table)
+        if shared:
+            line = ", ".join(f"{heading} {text}" for heading, text in shared.items())
+            console.print(f"All rows: {line}.", highlight=False, markup=False)
+        console.print(CAPTION, style="dim", highlight=False, markup=False)
         for note in self.notes:
             console.print(f"note: {note}", highlight=False, markup=False)
 
@@ -278,6 +295,9 @@ class Report:
         return f"{table}\n{CAPTION}\n{notes}"
 
 
-def short_name(env_id: str) -> str:
-    """``DoorKey-5x5`` of ``MiniGrid-DoorKey-5x5-v0``."""
-    return env_id.removeprefix("MiniGrid-").removesuffix("-v0")
+def short_name(env_id: str, beside: str = "") -> str:
+    """``DoorKey-5x5`` of ``MiniGrid-DoorKey-5x5-v0``; ``5x5`` beside another ``DoorKey``."""
+    name = env_id.removeprefix("MiniGrid-").removesuffix("-v0")
+    family, dash, size = name.partition("-")
+    same = dash and short_name(beside).startswith(family + dash) if beside else False
+    return size if same else name

@@ -121,7 +121,7 @@ def test_a_row_of_known_numbers() -> None:
     assert row.success == np.mean(row.rewards > 0)
     cells = row.cells
     low, high = row.interval
-    assert cells["train → world"] == "DoorKey-5x5 → DoorKey-16x16"
+    assert cells["train → world"] == "DoorKey-5x5 → 16x16"
     assert cells["reward [95%]"] == f"{row.reward:.3f} [{low:.3f}, {high:.3f}]"
     assert cells["seeds × episodes"] == "2 × 40"
     assert cells["paper"] == "0.44"
@@ -174,3 +174,16 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
 def test_short_names() -> None:
     assert short_name("MiniGrid-DoorKey-5x5-v0") == "DoorKey-5x5"
     assert short_name("BabyAI-GoToObj-v0") == "BabyAI-GoToObj"
+    assert short_name("MiniGrid-DoorKey-8x8-v0", "MiniGrid-DoorKey-5x5-v0") == "8x8"
+    assert short_name("MiniGrid-Fetch-8x8-N3-v0", "MiniGrid-DoorKey-5x5-v0") == "Fetch-8x8-N3"
+    assert short_name("MiniGrid-MemoryS13-v0", "MiniGrid-MemoryS7-v0") == "MemoryS13"
+
+
+def test_a_narrow_terminal_hides_no_digit() -> None:
+    report = make_report(make_row(2), make_row(2, "MiniGrid-DoorKey-5x5-v0"))
+    text = io.StringIO()
+    report.print(Console(file=text, width=80))
+    assert "…" not in text.getvalue()
+    for row in report.rows:
+        assert row.cells["reward [95%]"] in text.getvalue()
+    assert "All rows: seeds × episodes 2 × 40, steps 500,000," in text.getvalue()
