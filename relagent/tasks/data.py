@@ -7,7 +7,6 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -156,13 +155,14 @@ def read_mnist(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], npt.NDAr
 
 
 EOS = "<eos>"
+"""Name of the symbol at the end of each line."""
 
 
-def read_characters(path: Path) -> list[str]:
-    """Read a file of the Penn Treebank as characters.
+def read_characters(path: Path) -> str:
+    """Read a file of the Penn Treebank as one long text.
 
     Line by line: stripped, spaces as ``_``, each character for itself (so ``<unk>`` is five), and
-    ``<eos>`` at the end.
+    one newline, which stands for ``<eos>``, at the end.
 
     Raises:
         DataFileError: it is no text.
@@ -171,7 +171,4 @@ def read_characters(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise DataFileError(path, "it is no text") from error
-    characters: list[Any] = []
-    for line in lines:
-        characters += [*line.strip().replace(" ", "_"), EOS]
-    return characters
+    return "".join(f"{line.strip()}\n" for line in lines).replace(" ", "_")

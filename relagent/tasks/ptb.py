@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from relagent.runs.config import ConfigError
 from relagent.tasks.base import Batch, DatasetTask
 from relagent.tasks.config import DatasetConfig, option
-from relagent.tasks.data import PTB_FILES, DataFileError, find_ptb, read_characters
+from relagent.tasks.data import EOS, PTB_FILES, DataFileError, find_ptb, read_characters
 
 
 class PennTreebank(DatasetTask):
@@ -41,15 +43,15 @@ class PennTreebank(DatasetTask):
             split: read_characters(folder / name)
             for split, name in zip(("train", "validation", "test"), PTB_FILES, strict=True)
         }
-        self.symbols = sorted(set(texts["train"]))
-        number = {symbol: i for i, symbol in enumerate(self.symbols)}
+        known = np.unique(_code_points(texts["train"]))
+        self.symbols = [EOS if chr(point) == "\n" else chr(point) for point in known]
         self.texts: dict[str, Tensor] = {}
         for (split, text), name in zip(texts.items(), PTB_FILES, strict=True):
-            unknown = sorted(set(text) - set(number))
+            unknown = sorted(set(text) - {chr(point) for point in known})
             if unknown:
                 problem = f"{unknown[0]!r} in it never occurs in {PTB_FILES[0]}"
                 raise DataFileError(folder / name, problem)
-            self.texts[split] = torch.tensor([number[symbol] for symbol in text])
+            self.texts[split] = torch.from_numpy(np.searchsorted(known, _code_points(text)))
         self.input_size = self.n_classes = len(self.symbols)
 
     def epoch_length(self, batch_size: int) -> int:
@@ -87,6 +89,10 @@ class PennTreebank(DatasetTask):
 
     def _n_windows(self, split: str, batch_size: int) -> int:
         return -(-(self._piece_length(split, batch_size) - 1) // self.window)
+
+
+def _code_points(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
 @dataclass(frozen=True, kw_only=True)
