@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from relagent.memories.kernels.native import jit, jit_sums
+from relagent.memories.kernels.native import jit, jit_sums, wide_vectors
 from relagent.memories.kernels.transcendental import exp, tanh
 
 BLOCK = 32
@@ -20,8 +20,25 @@ BLOCK = 32
 
 
 @jit
+def fill(out: Any, value: Any) -> None:
+    """``out[:] = value``, without the checks of an assignment to a slice."""
+    wide_vectors()
+    for j in range(out.shape[0]):
+        out[j] = value
+
+
+@jit
+def copy(out: Any, x: Any) -> None:
+    """``out[:] = x``, without the checks of an assignment to a slice."""
+    wide_vectors()
+    for j in range(x.shape[0]):
+        out[j] = x[j]
+
+
+@jit
 def add_scaled(out: Any, factor: Any, x: Any) -> None:
     """``out += factor * x``."""
+    wide_vectors()
     for j in range(x.shape[0]):
         out[j] += factor * x[j]
 
@@ -29,6 +46,7 @@ def add_scaled(out: Any, factor: Any, x: Any) -> None:
 @jit_sums
 def dot(x: Any, y: Any) -> Any:
     """Return the inner product, of x's type."""
+    wide_vectors()
     total = x[0] * y[0]
     for j in range(1, x.shape[0]):
         total += x[j] * y[j]
@@ -38,6 +56,7 @@ def dot(x: Any, y: Any) -> Any:
 @jit
 def _tanhs(places: Any, query: Any, keys: Any, out: Any) -> None:
     """``out[i] = tanh(query + keys[places[i]])``; an empty slot's is finite and not used."""
+    wide_vectors()
     n = query.shape[0]
     for i in range(places.shape[0]):
         key = keys[max(places[i], 0)]
@@ -69,6 +88,7 @@ def attend(
     Returns:
         ln Σ exp(e).
     """
+    wide_vectors()
     slots = places.shape[0]
     minus_infinity = -energy_weight.dtype.type(np.inf)
     highest = minus_infinity
@@ -104,6 +124,7 @@ def attend_backward(
     ``context`` [n] is Σ α h without what that was added to, and ``d_context`` its gradient;
     ``tanhs`` [BLOCK, n] and ``weights`` [BLOCK] are scratch.
     """
+    wide_vectors()
     n = query.shape[0]
     one = energy_weight.dtype.type(1)
     # Σ_j α_j ∂/∂α_j = d_context · Σ_j α_j h_j, so that one pass is enough.

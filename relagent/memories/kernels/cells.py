@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relagent.memories.kernels.native import jit
+from relagent.memories.kernels.native import jit, wide_vectors
 from relagent.memories.kernels.records import RELU, TANH
 from relagent.memories.kernels.transcendental import sigmoid, tanh
 
@@ -16,6 +16,7 @@ from relagent.memories.kernels.transcendental import sigmoid, tanh
 @jit
 def lstm(gates: Any, start: bool, previous: Any, c: Any, h: Any) -> None:
     """Gates before -> after their nonlinearities; writes c and h."""
+    wide_vectors()
     n = h.shape[0]
     input_forget, candidate, output = gates[: 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
     for j in range(2 * n):
@@ -40,6 +41,7 @@ def lstm_backward(
     gates: Any, start: bool, previous: Any, c: Any, d_h: Any, d_c: Any, scratch: Any
 ) -> None:
     """Gates -> their gradient before the nonlinearities; d_c of c_t -> that of c_{t-1}."""
+    wide_vectors()
     n = d_h.shape[0]
     one = gates.dtype.type(1)
     i, f, g, o = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
@@ -66,6 +68,7 @@ def lstm_backward(
 @jit
 def rnn(cell: int, z: Any, threshold: Any, h: Any) -> None:
     """Write h = φ(z)."""
+    wide_vectors()
     n = h.shape[0]
     zero = z.dtype.type(0)
     if cell == TANH:
@@ -84,6 +87,7 @@ def rnn(cell: int, z: Any, threshold: Any, h: Any) -> None:
 @jit
 def rnn_backward(cell: int, z: Any, threshold: Any, h: Any, d_h: Any, d_threshold: Any) -> None:
     """Write z's gradient over z; add to d_threshold."""
+    wide_vectors()
     n = h.shape[0]
     zero, one = z.dtype.type(0), z.dtype.type(1)
     if cell == TANH:

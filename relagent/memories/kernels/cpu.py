@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -81,23 +82,20 @@ def _panels(matrix: Tensor) -> Tensor:
     return matrix.reshape(depth, width // PANEL, PANEL).transpose(0, 1)
 
 
-def _scratch(like: Tensor, slots: int, backward: bool) -> Any:
-    """Return :class:`records.Scratch` for y [T, B, n]."""
-    _, B, n = like.shape
-    rows = B if backward else 0
+def _scratch(y: Any, slots: int) -> Any:
+    """Return room to work in, for y [T, B, n]."""
+    _, B, n = y.shape
+    vectors = np.empty((4, B, n), y.dtype)
     return records.Scratch(
-        tanhs=like.new_empty(B, BLOCK, n),
-        alphas=like.new_empty(B, slots),
-        places=like.new_empty(B, slots, dtype=torch.int32),
-        d_h=like.new_empty(rows, n),
-        context=like.new_empty(B, n),
-        cell=like.new_empty(B, n),
-        d_query=like.new_empty(B, n),
+        np.empty((B, BLOCK, n), y.dtype),
+        np.empty((B, slots), y.dtype),
+        np.empty((B, slots), np.int32),
+        *vectors,
     )
 
 
-def _arrays(tensors: tuple[Tensor, ...]) -> list[Any]:
-    return [tensor.detach().numpy() for tensor in tensors]
+def _array(tensor: Tensor) -> Any:
+    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
 
 
 def _forward(
@@ -141,22 +139,22 @@ def _forward(
         B,
         work,
         plan,
-        records.Weights(*_arrays(tuple(w.contiguous() for w in weights))),
-        x.detach().numpy(),
+        records.Weights(*(_array(w.contiguous()) for w in weights)),
+        _array(x),
         starts.numpy(),
-        records.Carried(*_arrays(before)),
-        records.HandedOn(*_arrays(after)),
-        records.Trail(*_arrays(trail)),
+        records.Carried(*map(_array, before)),
+        records.HandedOn(*map(_array, after)),
+        records.Trail(*map(_array, trail)),
         y.numpy(),
-        records.Scratch(*_arrays(_scratch(y, slots, backward=False))),
+        _scratch(y.numpy(), slots),
     )
     return _Result(y, after.states, after.scores, after.ages, tuple(trail))
 
 
 def _last_states(plan: Plan, result: _Result) -> tuple[Tensor, Tensor]:
-    """Return what is remembered after the last step, [B, L', n], and whether occupied [B, L']."""
-    if plan.remember == RELEVANCY:
-        return result.states, result.ages >= 0
+    """Return what is remembered at the end, [B, L', n], and (FULL) whether occupied [B, L']."""
+    if plan.remember != FULL:
+        return result.states, result.ages
     trail = records.Trail(*result.trail)
     first = trail.first[-1]
     slots = torch.arange(int(first.min()), trail.history.shape[1])
@@ -186,10 +184,7 @@ class _Sequence(torch.autograd.Function):
         ctx.plan, ctx.consumed = plan, False
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, starts, *before, *parameters, *result.trail, result.y)
-        if plan.remember == PLAIN:
-            last, occupied = result.states, starts[0]
-        else:
-            last, occupied = _last_states(plan, result)
+        last, occupied = _last_states(plan, result)
         cell = records.Trail(*result.trail).cells[-1].clone()
         ctx.mark_non_differentiable(result.scores, result.ages, occupied)
         return result.y, cell, last, result.scores, result.ages, occupied
@@ -244,14 +239,14 @@ class _Sequence(torch.autograd.Function):
             B,
             4.0 * T * B * len(joint) * n,
             plan,
-            records.Weights(*_arrays(tuple(w.contiguous() for w in weights))),
+            records.Weights(*(_array(w.contiguous()) for w in weights)),
             starts.numpy(),
-            records.Carried(*_arrays(before)),
-            records.Trail(*_arrays(trail)),
-            y.detach().numpy(),
-            d_y.detach().numpy(),
-            records.Gradients(*_arrays(gradients)),
-            records.Scratch(*_arrays(_scratch(y, trail.history.shape[1], backward=True))),
+            records.Carried(*map(_array, before)),
+            records.Trail(*map(_array, trail)),
+            y.numpy(),
+            _array(d_y),
+            records.Gradients(*map(_array, gradients)),
+            _scratch(y.numpy(), trail.history.shape[1]),
         )
 
         # The parameters' gradients, each as one product over all steps and rows.
@@ -306,8 +301,6 @@ def _run(
         )
     result = _forward(plan, x, starts, before, parameters)
     cell = records.Trail(*result.trail).cells[-1].clone()
-    if plan.remember == PLAIN:
-        return result.y, cell, result.states, result.scores, result.ages, starts[0]
     last, occupied = _last_states(plan, result)
     return result.y, cell, last, result.scores, result.ages, occupied
 
@@ -345,13 +338,13 @@ def _untouched(module: nn.Module, kind: type) -> bool:
     return type(module) is kind and not hooks and "forward" not in vars(module)
 
 
-def _fits(memory: Memory[Any], x: Tensor, state: AnyState) -> bool:
+def _fits(x: Tensor, state: AnyState, parameters: _Parameters) -> bool:
     """Whether the kernel computes the definition here; otherwise the definition runs itself."""
     dtype = x.dtype
-    floating = [*memory.parameters(), *(t for t in state if t.is_floating_point())]
     return (
         dtype in (torch.float32, torch.float64)
-        and all(t.dtype == dtype and t.device.type == "cpu" for t in floating)
+        and all(t.dtype == dtype for t in state if t.is_floating_point())
+        and all(t.dtype == dtype and t.device.type == "cpu" for t in parameters)
         and not torch.is_autocast_enabled("cpu")
         and x.shape[1] > 0
     )
@@ -394,8 +387,6 @@ def unroll_plain(
     memory: LSTM, x: Tensor, state: LSTMState, starts: Tensor
 ) -> tuple[Tensor, LSTMState]:
     """:meth:`LSTM.unroll`."""
-    if not (_fits(memory, x, state) and _untouched(memory.cell, LSTMCell)):
-        return memory.unroll_definition(x, state, starts)
     cell, (h, c) = memory.cell, state
     B, n = h.shape
     none = h.new_zeros(B, 0, n)
@@ -404,6 +395,8 @@ def unroll_plain(
     parameters = _Parameters(
         cell.input_weight, cell.recurrent_weight, cell.bias, empty, empty, empty[:, 0], empty[:, 0]
     )
+    if not (_untouched(cell, LSTMCell) and _fits(x, state, parameters)):
+        return memory.unroll_definition(x, state, starts)
     plan = Plan(PLAIN, records.LSTM, False, 0)
     y, c, *_ = _run_any_width(plan, x, starts, before, parameters)
     return y, LSTMState(y[-1], c)
@@ -414,7 +407,7 @@ def unroll_relevancy(
 ) -> tuple[Tensor, RelevancyState]:
     """:meth:`RelevancyMemory.unroll`."""
     known = _attentive(memory, RELEVANCY)
-    if known is None or not _fits(memory, x, state):
+    if known is None or not _fits(x, state, known[1]):
         return memory.unroll_definition(x, state, starts)
     plan, parameters = known
     y, c, states, scores, ages, _ = _run_any_width(plan, x, starts, _Carried(*state), parameters)
@@ -426,7 +419,7 @@ def unroll_full(
 ) -> tuple[Tensor, FullState]:
     """:meth:`FullMemory.unroll`."""
     known = _attentive(memory, FULL)
-    if known is None or not _fits(memory, x, state):
+    if known is None or not _fits(x, state, known[1]):
         return memory.unroll_definition(x, state, starts)
     plan, parameters = known
     ages = torch.where(state.occupied, 0, -1)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from relagent.memories.kernels.attention import add_scaled, attend, attend_backward
+from relagent.memories.kernels.attention import add_scaled, attend, attend_backward, copy, fill
 from relagent.memories.kernels.cells import lstm, lstm_backward, rnn, rnn_backward
-from relagent.memories.kernels.native import VERSION, borrowed, entry, jit
+from relagent.memories.kernels.native import VERSION, borrowed, entry, jit, wide_vectors
 from relagent.memories.kernels.product import add_product
 from relagent.memories.kernels.records import (
     FULL,
@@ -36,7 +36,7 @@ and so few that what they look back at stays in cache (full attention sweeps all
 @jit
 def _screen(rho: int, newest: int, old: Any, places: Any, scores: Any) -> None:
     """Relevancy screening of one row: the newest state enters, the oldest of S leaves."""
-    places[:] = old
+    copy(places, old)
     leaver, slots = old[rho], old.shape[0]
     if rho > 0 and leaver >= 0:
         slot, lowest = -1, scores[0]
@@ -62,37 +62,39 @@ def _take_over(
     Empty slots become 0 in the history: what an earlier episode left there may be NaN, and later
     products run over all of it.
     """
+    wide_vectors()
     incoming = before.ages.shape[1]
     first = incoming
     for m in range(incoming):
         if before.ages[b, m] >= 0 and not start:
             places[m] = m
-            history[m] = before.states[b, m]
+            copy(history[m], before.states[b, m])
             scores[m] = before.scores[b, m]
             first = min(first, m)
         else:
             places[m] = -1
-            history[m] = 0
+            fill(history[m], 0)
             scores[m] = 0
     places[incoming:] = np.arange(incoming, places.shape[0])
     if plan.remember == FULL:
-        scores[incoming:] = 0
+        fill(scores[incoming:], 0)
     return first
 
 
 @jit
 def _hand_on(before: Carried, after: HandedOn, b: int, steps: int, history: Any, look: Any) -> None:
     """Write what row b remembers at the end (RELEVANCY), by the places of the last step."""
+    wide_vectors()
     slots = look.shape[0]
     for m in range(slots):
         place = look[m]
         if place < 0:
             after.ages[b, m] = -1
-            after.states[b, m] = 0
+            fill(after.states[b, m], 0)
         else:
             made = place - slots
             after.ages[b, m] = before.ages[b, place] + steps if made < 0 else steps - 1 - made
-            after.states[b, m] = history[place]
+            copy(after.states[b, m], history[place])
 
 
 @entry
@@ -117,6 +119,7 @@ def forward(
         scratch: written.
         version: see :data:`~relagent.memories.kernels.native.VERSION`.
     """
+    wide_vectors()
     T, B, F = x.shape
     n = y.shape[2]
     columns = trail.gates.shape[2]
@@ -134,7 +137,8 @@ def forward(
             first[b - begin] = _take_over(
                 plan, starts[0, b], before, b, trail.history[b], places[b], after.scores[b]
             )
-            trail.keys[b, :incoming] = 0
+            for m in range(incoming):
+                fill(trail.keys[b, m], 0)
             at = b * slots * n
             add_product(trail.keys, at, n, trail.history, at, n, weights.key, incoming)
 
@@ -144,12 +148,12 @@ def forward(
         for t in range(T):
             for b in range(low, high):
                 if starts[t, b]:
-                    trail.s[t, b] = 0
+                    fill(trail.s[t, b], 0)
                 elif t == 0:
-                    trail.s[t, b] = before.s[b]
+                    copy(trail.s[t, b], before.s[b])
                 else:
-                    trail.s[t, b] = y[t - 1, b]
-                trail.gates[t, b] = weights.bias
+                    copy(trail.s[t, b], y[t - 1, b])
+                copy(trail.gates[t, b], weights.bias)
             row = t * B + low
             at = row * columns
             add_product(trail.gates, at, columns, x, row * F, F, weights.input, high - low)
@@ -164,10 +168,11 @@ def forward(
                     lstm(gates, starts[t, b], previous, trail.cells[t, b], h)
                 else:
                     rnn(plan.cell, gates[:n], weights.threshold, h)
-                y[t, b] = h
+                copy(y[t, b], h)
+                if plan.remember != PLAIN:
+                    fill(trail.keys[b, newest], 0)
             if plan.remember == PLAIN:
                 continue
-            trail.keys[low:high, newest] = 0
             at = (low * slots + newest) * n
             add_product(
                 trail.keys, at, slots * n, trail.history, at, slots * n, weights.key, high - low
@@ -176,9 +181,9 @@ def forward(
                 if plan.remember == RELEVANCY:
                     old = places[b, :incoming] if t == 0 else trail.places[t - 1, b]
                     if starts[t, b] and t > 0:
-                        after.scores[b] = 0
+                        fill(after.scores[b], 0)
                         old = places[b, :incoming]
-                        old[:] = -1
+                        fill(old, -1)
                     look, earning = trail.places[t, b], after.scores[b]
                     _screen(plan.rho, newest, old, look, earning)
                 else:
@@ -211,6 +216,7 @@ def backward(
     The arguments up to ``y`` are those of :func:`forward`, but the weights are not transposed;
     ``d_y`` is the gradient of y, and ``gradients`` are written.
     """
+    wide_vectors()
     T, B, n = y.shape
     columns = trail.gates.shape[2]
     slots = trail.history.shape[1]
@@ -245,7 +251,7 @@ def backward(
                 d_s = gradients.s[b]
                 add_scaled(d_s, one, d_y[t, b])
                 if plan.remember == PLAIN:
-                    d_h[b] = d_s
+                    copy(d_h[b], d_s)
                     continue
                 for j in range(n):
                     d_s[j] *= half
@@ -257,14 +263,14 @@ def backward(
                 else:
                     look = places[b, trail.first[t, b] : newest + 1]
                 query = trail.gates[t, b, columns - n :]
-                d_query[:] = 0
+                fill(d_query, 0)
                 attend_backward(
                     look, query, weights.energy,
                     trail.history[b], trail.keys[b], trail.log_total[t, b], context, d_s,
                     tanhs, alphas, gradients.history[b], gradients.keys[b],
                     d_query, gradients.energy[b],
                 )  # fmt: skip
-                query[:] = d_query
+                copy(query, d_query)
                 # Every step that looked at h_t lies behind us: its gradient is complete.
                 d_state = gradients.history[b, newest]
                 for j in range(n):
@@ -286,11 +292,11 @@ def backward(
                         d_h[b], gradients.threshold[b],
                     )  # fmt: skip
                 add_scaled(gradients.bias[b], one, gates)
-                gradients.s[b] = 0
+                fill(gradients.s[b], 0)
             at = (t * B + low) * columns
             add_product(
                 gradients.s, low * n, n, trail.gates, at, columns, weights.recurrent, high - low
             )
             for b in range(low, high):
                 if starts[t, b]:
-                    gradients.s[b] = 0
+                    fill(gradients.s[b], 0)
