@@ -60,10 +60,10 @@ def one_episode(look: Attention, episode_starts: Tensor) -> tuple[Tensor, Tensor
     """
     best: tuple[int, int, int] | None = None
     for row in range(episode_starts.shape[1]):
-        starts = np.flatnonzero(episode_starts[:, row].cpu().numpy())
+        starts: list[int] = episode_starts[:, row].nonzero().flatten().tolist()
         for begin, end in pairwise(starts):
             if end - begin >= 2 and (best is None or end - begin > best[1] - best[0]):
-                best = (int(begin), int(end), row)
+                best = (begin, end, row)
     if best is None:
         return None
     begin, end, row = best

@@ -1,6 +1,8 @@
-"""Find the distinct rows of a batch of integers, to compute each of them only once."""
+"""Compute each distinct row of integers only once: within a batch, or over many batches."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -45,3 +47,35 @@ def _multipliers(columns: int, device: torch.device) -> Tensor:
         known = torch.randint(bounds.min, bounds.max, (columns,), generator=generator).to(device)
         _MULTIPLIERS[columns, device] = known
     return known
+
+
+class RowCache:
+    """Results by row, for a function that stays the same over many batches."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, int] = {}
+        self._results: Tensor | None = None
+
+    def get(self, rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the result of every row; only rows that never came before are computed.
+
+        Args:
+            rows: [N, K] bytes, on the CPU.
+            compute: given the index [U] of rows that are new, their results [U, F].
+
+        Returns:
+            [N, F].
+        """
+        places, new = [], []
+        for n, row in enumerate(rows.numpy()):
+            following = len(self._places)
+            place = self._places.setdefault(row.tobytes(), following)
+            if place == following:
+                new.append(n)
+            places.append(place)
+        if new:
+            results = compute(torch.tensor(new))
+            known = [] if self._results is None else [self._results]
+            self._results = torch.cat([*known, results])
+        assert self._results is not None
+        return self._results[torch.tensor(places)]

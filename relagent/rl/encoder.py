@@ -8,6 +8,8 @@ own feature extractors.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +24,7 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import Tensor, nn
 
-from relagent.rl.distinct import distinct_rows
+from relagent.rl.distinct import RowCache, distinct_rows
 
 
 class GridEncoder(BaseFeaturesExtractor):
@@ -75,6 +77,7 @@ class GridEncoder(BaseFeaturesExtractor):
         if "mission" in parts:
             words = int(cast(spaces.Box, parts["mission"]).high.max()) + 1
             self.mission = MissionEncoder(words, mission_size, channels)
+        self._known: RowCache | None = None
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Encode N observations.
@@ -89,15 +92,33 @@ class GridEncoder(BaseFeaturesExtractor):
         image = observations["image"].flatten(1)  # [N, V, V, 3] -> [N, V·V·3]
         mission = observations.get("mission") if self.mission is not None else None
         key = image if mission is None else torch.cat([image, mission], dim=1)
-        rows, inverse = distinct_rows(key)
 
-        view = observations["image"][rows]
-        features = self._encode(view, None if mission is None else mission[rows])[inverse]
+        def encode(rows: Tensor) -> Tensor:
+            view = observations["image"][rows]
+            return self._encode(view, None if mission is None else mission[rows])
+
+        if self._known is not None and not torch.is_grad_enabled():
+            features = self._known.get(key, encode)
+        else:
+            rows, inverse = distinct_rows(key)
+            features = encode(rows)[inverse]
         if self.direction is not None:
             features = features + self.direction(observations["direction"].long())
         if self.previous_action is not None:
             features = features + self.previous_action(observations["previous_action"].long())
         return features.relu()
+
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """Inside, the weights stay as they are: what was encoded once is not encoded again.
+
+        It pays where batches come in quick succession, as in acting, and only on a CPU.
+        """
+        self._known = RowCache() if self.spread.weight.device.type == "cpu" else None
+        try:
+            yield
+        finally:
+            self._known = None
 
     def _encode(self, view: Tensor, mission: Tensor | None) -> Tensor:
         """Encode distinct views: [U, V, V, 3] (and missions [U, L]) -> [U, F]."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -125,6 +126,15 @@ class MemoryPolicy(BasePolicy):
     def initial_state(self, batch: int) -> AnyState:
         """Return the empty memory of ``batch`` environments."""
         return cast(AnyState, self.memory.initial_state(batch))
+
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """Inside, the weights stay as they are, and encoding may make use of that."""
+        if isinstance(self.features_extractor, GridEncoder):
+            with self.features_extractor.unchanging():
+                yield
+        else:
+            yield
 
     def encode(self, observations: PyTorchObs) -> Tensor:
         """Encode N observations: [N, ...] -> features [N, F]."""

@@ -209,10 +209,14 @@ class MemoryPPO(OnPolicyAlgorithm):
         Returns:
             False where a callback asked to stop.
         """
-        assert self._last_obs is not None and self._last_state is not None
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
 
+        with self.policy.unchanging():
+            return self._act(env, callback, n_rollout_steps)
+
+    def _act(self, env: VecEnv, callback: BaseCallback, n_rollout_steps: int) -> bool:
+        assert self._last_obs is not None and self._last_state is not None
         state = self._last_state
         rollout = Rollout(n_rollout_steps, env.num_envs, start_state=state)
         for _ in range(n_rollout_steps):

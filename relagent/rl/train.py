@@ -320,13 +320,15 @@ def _summary(model: MemoryPPO) -> str:
 def _pending(logger: Logger) -> dict[str, Any]:
     """Return what was recorded and not yet written: an update's figures are, until the next row."""
     return {
-        name: {
-            "value": value.item() if isinstance(value, np.number) else value,
-            "exclude": list(logger.name_to_excluded[name] or ()),
-        }
-        for name, value in logger.name_to_value.items()
-        if isinstance(value, int | float | np.number)
+        name: {"value": value, "exclude": list(logger.name_to_excluded[name] or ())}
+        for name, value in _numbers(logger.name_to_value).items()
     }
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, int | float]:
+    """Return those values that are numbers, as Python's own."""
+    plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in values.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, int | float)}
 
 
 def _equal(left: Any, right: Any) -> bool:
@@ -354,10 +356,8 @@ class _Metrics(KVWriter):
         """Append one row of all that is a number."""
         row = {
             name: value
-            for name, value in sorted(key_values.items())
-            if isinstance(value, int | float | np.number)
-            and "metrics" not in (key_excluded[name] or ())
-            and not name.startswith("time/")
+            for name, value in sorted(_numbers(key_values).items())
+            if "metrics" not in (key_excluded[name] or ()) and not name.startswith("time/")
         }
         self.run.log_metrics(step, row)
 
