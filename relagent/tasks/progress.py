@@ -80,7 +80,7 @@ class TrainingProgress:
             left = (self.total - done) / rate / 60 if rate else float("inf")
             print(
                 f"{done:,}/{self.total:,} updates, {rate:,.1f} updates/s, "
-                f"{left:.1f} min left, {self.figures}",
+                f"{left:.1f} min left" + (f", {self.figures}" if self.figures else ""),
                 file=sys.stderr,
                 flush=True,
             )
