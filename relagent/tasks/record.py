@@ -57,7 +57,7 @@ class Tally:
 
 
 class Clock:
-    """Seconds of training over all sessions; the last ones of a killed session are not counted."""
+    """Seconds of training, resumed parts included; the last ones before a kill are not counted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,9 +71,9 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Of this session and those before."""
+        """Since the run began, pauses left out."""
         return self.before + time.monotonic() - self.begun
 
     def save(self) -> None:
-        """Note the time for the next session."""
+        """Note the time, for when the run is resumed."""
         write_atomically(self.path, json.dumps(self.seconds).encode())

@@ -82,12 +82,12 @@ def test_a_resumed_run_equals_the_uninterrupted_one(task: str, memory: str, tmp_
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train(config, whole)
     finished = train(config, cut, stop_after(3))
-    sessions = 1
+    parts = 1
     while not finished:  # some stops come in the middle of an evaluation
-        torch.rand(sessions)  # whatever else the process did
-        finished = resume(cut, {}, stop_after(4 + 3 * sessions))
-        sessions += 1
-    assert sessions >= 3
+        torch.rand(parts)  # whatever else the process did
+        finished = resume(cut, {}, stop_after(4 + 3 * parts))
+        parts += 1
+    assert parts >= 3
     for name in ("metrics.jsonl", "checkpoints"):
         left, right = whole / name, cut / name
         if left.is_dir():
