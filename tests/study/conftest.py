@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from relagent.memories import kernels
 from relagent.study.execute import run_task
 from relagent.study.protocol import Protocol, load_protocol
 from relagent.study.tasks import Task, pair_named
@@ -29,6 +30,14 @@ TINY = {
 }
 
 MakeTask = Callable[..., Task]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_kernels() -> Iterator[None]:
+    """Here and in all processes started from here: runs this short do not repay compiling."""
+    with pytest.MonkeyPatch.context() as patch, kernels.disable():
+        patch.setenv("RELAGENT_KERNELS", "0")
+        yield
 
 
 @pytest.fixture(scope="session")

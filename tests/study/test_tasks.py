@@ -14,12 +14,13 @@ from .conftest import MakeTask
 
 
 def test_the_order_of_the_whole_study() -> None:
+    protocols = [load_protocol(name) for name in ("paper", "ours")]
     tasks = in_order(
-        Task(load_protocol(protocol), pair, memory, seed)
+        Task(protocol, pair, memory, seed)
         for seed in range(5)
         for memory in ("none", "lstm", "mem", "rel")
         for pair in reversed(PAIRS)
-        for protocol in ("paper", "ours")
+        for protocol in protocols
     )
     assert len({task.name for task in tasks}) == 240
     stages: list[list[str]] = []

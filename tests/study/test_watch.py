@@ -14,7 +14,7 @@ from relagent.study.episode import WatchError, record
 from relagent.study.tasks import Task
 from relagent.study.watch import HEIGHT, WIDTH, film, frame
 
-WORLD = "MiniGrid-DoorKey-5x5-v0"
+WORLD = "MiniGrid-Empty-5x5-v0"
 
 
 def agent(folder: Path, memory: str) -> LoadedPolicy:
@@ -110,7 +110,7 @@ def test_more_attention_gets_more_colour(rel: Path) -> None:
 @pytest.mark.parametrize("memory", ["mem", "lstm"])
 def test_other_memories_can_be_watched(tmp_path: Path, memory: str) -> None:
     loaded = agent(tmp_path / memory, memory)
-    moments = record(loaded.policy, "MiniGrid-Empty-5x5-v0")
+    moments = record(loaded.policy, WORLD)
     if memory == "mem":
         assert [len(moment.slots) for moment in moments] == list(range(1, len(moments) + 1))
         assert moments[7].slots[0].step == 0
