@@ -307,8 +307,8 @@ def test_evaluation_leaves_training_alone(memory: str, name: str) -> None:
     def train(evaluating: bool) -> MemoryPPO:
         model = small_model(world(name), memory)
         callback = Watch(
-            step=lambda _: evaluate(model, name) if model.num_timesteps in (20, 68) else None,
-            rollout_end=lambda model: evaluate(model, name),
+            step=lambda _: evaluate(model, name) if model.num_timesteps == 68 else None,
+            rollout_end=lambda model: evaluate(model, name) if model.num_timesteps < 100 else None,
         )
         return model.learn(3 * 12 * 4, callback=callback if evaluating else None)
 

@@ -54,7 +54,7 @@ def test_the_loss_is_the_papers(action: str, clip_range_vf: float | None) -> Non
                 value = min(max(value, old - clip_range_vf), old + clip_range_vf)
             squares.append((value - float(batch.returns[t, e])) ** 2)
             divergences.append(ratio - 1 - change)
-            clipped.append(ratio != limited)
+            clipped.append(float(ratio != limited))
 
     def mean(numbers: list[float]) -> float:
         return sum(numbers) / len(numbers)
