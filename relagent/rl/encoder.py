@@ -109,12 +109,13 @@ class GridEncoder(BaseFeaturesExtractor):
         return features.relu()
 
     @contextmanager
-    def unchanging(self) -> Iterator[None]:
-        """Inside, the weights stay as they are: what was encoded once is not encoded again.
+    def recalling(self, known: RowCache) -> Iterator[None]:
+        """Inside, what was encoded with this cache before is not encoded again.
 
-        It pays where batches come in quick succession, as in acting, and only on a CPU.
+        The weights must not change as long as the cache is used. It pays where batches come in
+        quick succession, as in acting, and only on a CPU.
         """
-        self._known = RowCache() if self.spread.weight.device.type == "cpu" else None
+        self._known = known if self.spread.weight.device.type == "cpu" else None
         try:
             yield
         finally:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from relagent.errors import RelagentError
 from relagent.memories import AnyState, Attention, Memory, make_memory
 from relagent.memories.base import map_state
+from relagent.rl.distinct import RowCache
 from relagent.rl.encoder import GridEncoder, default_encoder
 
 Observation = np.ndarray | dict[str, np.ndarray]
@@ -128,10 +129,12 @@ class MemoryPolicy(BasePolicy):
         return cast(AnyState, self.memory.initial_state(batch))
 
     @contextmanager
-    def unchanging(self) -> Iterator[None]:
-        """Inside, the weights stay as they are, and encoding may make use of that."""
+    def recalling(self, known: RowCache) -> Iterator[None]:
+        """Inside, grids that were encoded with this cache before, under the same weights, are not
+        encoded again.
+        """
         if isinstance(self.features_extractor, GridEncoder):
-            with self.features_extractor.unchanging():
+            with self.features_extractor.recalling(known):
                 yield
         else:
             yield

@@ -32,6 +32,7 @@ from relagent.rl.checkpoint import (
     restore_model,
     space_of,
 )
+from relagent.rl.distinct import RowCache
 from relagent.rl.policy import (
     GruPolicy,
     LstmPolicy,
@@ -212,17 +213,16 @@ class MemoryPPO(OnPolicyAlgorithm):
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
 
-        with self.policy.unchanging():
-            return self._act(env, callback, n_rollout_steps)
-
-    def _act(self, env: VecEnv, callback: BaseCallback, n_rollout_steps: int) -> bool:
         assert self._last_obs is not None and self._last_state is not None
+        # For acting alone: the last bits of an encoding depend on the batch that it came first in,
+        # so that a callback's evaluations, if they shared it, would change training.
+        encodings = RowCache()
         state = self._last_state
         rollout = Rollout(n_rollout_steps, env.num_envs, start_state=state)
         for _ in range(n_rollout_steps):
             observations = self._to_tensors(self._last_obs)
             episode_starts = self._to_tensor(self._last_episode_starts).bool()
-            with torch.no_grad():
+            with torch.no_grad(), self.policy.recalling(encodings):
                 actions, values, log_prob, state = self.policy(observations, state, episode_starts)
 
             new_obs, rewards, dones, infos = env.step(self.policy.to_env(actions))
@@ -249,7 +249,7 @@ class MemoryPPO(OnPolicyAlgorithm):
             )
 
         ended = self._to_tensor(dones).bool()
-        with torch.no_grad():
+        with torch.no_grad(), self.policy.recalling(encodings):
             last_values = self.policy.predict_values(self._to_tensors(new_obs), state, ended)
         rollout.finish(last_values, ended, self.gamma, self.gae_lambda)
         self.rollout = rollout
