@@ -160,6 +160,10 @@ def resume(
     where = provenance(device=str(model.device), backend=backend_of(worlds))
     with RunDirectory.open_for_resume(path, where) as run:
         state, checkpoint = read_checkpoint(run)
+        if "optimizer" not in state["model"]:
+            raise ResumeError(
+                f"{path} holds a policy to be played, not the state of a training: train a new run"
+            )
         restore_model(model, state["model"])
         if not _equal(worlds.replay(state["worlds"]), state["model"]["observations"]):
             raise ResumeError(

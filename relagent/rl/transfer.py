@@ -34,6 +34,7 @@ from relagent.rl.train import DeviceError, TrainConfig
 from relagent.runs.config import Config, ConfigError, option, to_json
 from relagent.runs.directory import RunWriteError
 from relagent.runs.files import reason
+from relagent.runs.machine import available_cores
 from relagent.runs.provenance import provenance
 
 
@@ -243,7 +244,7 @@ def _folder(runs: Sequence[Path], config: TransferConfig) -> Path:
 
 def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) -> list[Episodes]:
     """Play all jobs behind a progress bar."""
-    workers = config.workers or _cores()
+    workers = config.workers or available_cores()
     if console is not None:
         total = sum(job.episodes for job in jobs)
         console.print(f"playing {total:,} episodes in {workers} processes", highlight=False)
@@ -299,12 +300,6 @@ def paper_number(train: str, world: str, memory: str) -> float | None:
         return None
     on_train, on_test = pair.paper[memory]
     return {pair.train_id: on_train, pair.test_id: on_test}.get(world)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
-    return len(affinity(0)) if affinity is not None else (os.cpu_count() or 1)
 
 
 def _backend() -> str:

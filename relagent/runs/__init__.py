@@ -5,5 +5,6 @@
 - :mod:`~relagent.runs.checkpoint`: one file a checkpoint, written whole or not at all.
 - :mod:`~relagent.runs.random_states`: every global random stream, taken and put back.
 - :mod:`~relagent.runs.directory`: the folder of a run: settings, provenance, metrics, checkpoints.
+- :mod:`~relagent.runs.machine`: the machine in words.
 - :mod:`~relagent.runs.cli`: one-line errors, exit codes and a graceful stop.
 """

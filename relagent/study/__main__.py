@@ -13,10 +13,10 @@ from relagent.envs import PAIRS
 from relagent.memories import MEMORIES
 from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
 from relagent.runs.directory import RunWriteError
+from relagent.runs.machine import available_cores
 from relagent.study.board import Board
 from relagent.study.execute import run_task
 from relagent.study.local import run_here, task_from_stdin
-from relagent.study.machine import available_cores
 from relagent.study.protocol import NAMES, load_protocol
 from relagent.study.tasks import Task, TaskError, in_order, pair_named
 

@@ -19,9 +19,9 @@ from relagent.runs.checkpoint import CheckpointDamagedError, checkpoints, save_c
 from relagent.runs.config import to_json
 from relagent.runs.directory import RunDirectory
 from relagent.runs.files import write_atomically
+from relagent.runs.machine import machine
 from relagent.runs.packing import pack, unpack
 from relagent.runs.provenance import provenance
-from relagent.study.machine import machine
 from relagent.study.results import RunResult, WorldResult, thin_curve
 from relagent.study.tasks import Task, TaskError, played_path, task_words
 
