@@ -138,7 +138,7 @@ def test_an_environment_its_id_and_subprocesses() -> None:
     single = MemoryPPO("LstmPolicy", Toy(), n_steps=8, batch_size=8, device="cpu").learn(16)
     named = MemoryPPO("RelLstmPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu")
     assert single.num_timesteps == named.learn(16).num_timesteps == 16
-    helper = sb3_make_vec_env(lambda: Toy(), n_envs=2, vec_env_cls=SubprocVecEnv)
+    helper = sb3_make_vec_env("CartPole-v1", n_envs=2, vec_env_cls=SubprocVecEnv)
     try:
         assert small_model(helper, "rel").learn(2 * 12 * 2).num_timesteps == 48
     finally:
