@@ -59,7 +59,8 @@ def test_the_hash_alone_tells_single_cells_apart() -> None:
 
 @given(st.lists(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=2), min_size=1)))
 def test_a_row_is_computed_once_over_all_batches(batches: list[list[list[int]]]) -> None:
-    cache, computed = RowCache(), []
+    cache = RowCache()
+    computed: list[tuple[int, ...]] = []
     for batch in batches:
         rows = torch.tensor(batch, dtype=torch.uint8)
 

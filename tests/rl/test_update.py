@@ -59,7 +59,7 @@ def test_the_loss_is_the_papers(action: str, clip_range_vf: float | None) -> Non
     def mean(numbers: list[float]) -> float:
         return sum(numbers) / len(numbers)
 
-    expected = -mean(surrogates) - 0.07 * float(entropies.mean()) + 0.3 * mean(squares)
+    expected = -mean(surrogates) - 0.07 * entropies.mean().item() + 0.3 * mean(squares)
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-10)
     assert float(logged["policy_gradient_loss"]) == pytest.approx(-mean(surrogates), abs=1e-10)
     assert float(logged["value_loss"]) == pytest.approx(mean(squares), abs=1e-10)
