@@ -4,8 +4,8 @@
     python benchmarks/throughput.py --peers sb3 torch-ac definition --rounds 5
 
 Every measurement is a process of its own; systems take turns, so that a machine whose speed drifts
-slows all of them. The peer's number of environments and backend are those at which it is fastest
-(a first pass finds them). Compilation and the first two updates are not counted. torch-ac is an
+slows all of them. The peer's environments, backend and threads are those at which it is fastest (a
+first pass finds them). Compilation and the first two updates are not counted. torch-ac is an
 optional package (``pip install torch-ac``).
 """
 
@@ -36,26 +36,31 @@ class Setting:
     n_envs: int
     backend: str = "envpool"
     n_epochs: int = 4
+    threads: int = 1
     memory: str = "rel"
 
     def __str__(self) -> str:
         """Name it for the table."""
         what = f"{self.system}, {self.memory}" if self.system in _OURS else self.system
-        return f"{what}: {self.n_envs} envs, {self.backend}, {self.n_epochs} epochs"
+        return (
+            f"{what}: {self.n_envs} envs, {self.backend}, {self.n_epochs} epochs, "
+            f"{self.threads} threads"
+        )
 
 
 _OURS = ("relagent", "definition")
 
 CANDIDATES = {
     "sb3": [
-        Setting("sb3", n_envs, backend, epochs)
-        for backend, n_envs, epochs in (
-            ("minigrid", 8, 10),
-            ("minigrid", 8, 4),
-            ("minigrid", 16, 4),
-            ("minigrid", 64, 4),
-            ("envpool", 16, 4),
-            ("envpool", 64, 4),
+        Setting("sb3", n_envs, backend, epochs, threads)
+        for backend, n_envs, epochs, threads in (
+            ("minigrid", 8, 10, 1),
+            ("minigrid", 16, 4, 1),
+            ("minigrid", 16, 4, 2),
+            ("envpool", 16, 4, 1),
+            ("envpool", 16, 4, 2),
+            ("envpool", 64, 4, 1),
+            ("envpool", 64, 4, 2),
         )
     ],
     "torch-ac": [Setting("torch-ac", 8, "minigrid"), Setting("torch-ac", 16, "minigrid")],
@@ -202,6 +207,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         setting = Setting(**json.loads(arguments.measure[0]))
+        import torch
+
+        torch.set_num_threads(setting.threads)
         print(MEASURES[setting.system](setting, float(arguments.measure[1])))
         return
 

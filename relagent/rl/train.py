@@ -81,12 +81,22 @@ class TrainConfig(Config):
     )
     checkpoint_every: int = option(250_000, "Environment steps between two checkpoints.")
     device: str = option("auto", "Where to compute: auto, cpu or cuda.")
-    threads: int | None = option(None, "Threads to compute with; none takes what torch takes.")
+    threads: int = option(
+        1, "Threads to compute with; at the usual sizes a second one costs more than it gives."
+    )
 
     def __post_init__(self) -> None:
         """Check what can be checked without making anything."""
         super().__post_init__()
-        for name in ("steps", "n_envs", "hidden_size", "n_steps", "batch_size", "n_epochs"):
+        for name in (
+            "steps",
+            "n_envs",
+            "hidden_size",
+            "n_steps",
+            "batch_size",
+            "n_epochs",
+            "threads",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(name, getattr(self, name), "it must be at least 1")
         for name in ("seed", "ent_coef", "vf_coef", "learning_rate_end"):
@@ -98,8 +108,6 @@ class TrainConfig(Config):
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(name, getattr(self, name), "it must be between 0 and 1")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError("threads", self.threads, "it must be at least 1")
         # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
         make_memory(self.memory, 1, 1, **self.memory_options)
 
@@ -208,8 +216,7 @@ def read_checkpoint(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:
 
 
 def _make(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads)
     if config.device != "auto" and config.device.split(":")[0] not in ("cpu", "cuda"):
         raise DeviceError(f"unknown device {config.device!r}: choose auto, cpu or cuda")
     if config.device.startswith("cuda") and not torch.cuda.is_available():
