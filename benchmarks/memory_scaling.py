@@ -1,7 +1,7 @@
 """Time and peak memory of one forward + backward pass over ever longer sequences.
 
     python benchmarks/memory_scaling.py                  # T = 100 ... 8000, tens of minutes
-    python benchmarks/memory_scaling.py --steps 100 200 400 --output /tmp/scaling
+    python benchmarks/memory_scaling.py --steps 100 200 400 --output results/scaling
 
 Every point is a process of its own, so that its peak is its own: the resident set after the pass,
 at its highest, minus what was resident before it. n = 128, batch 16, float32; the time is the best

@@ -51,17 +51,13 @@ class Setting:
 _OURS = ("relagent", "definition")
 
 CANDIDATES = {
-    "sb3": [
-        Setting("sb3", n_envs, backend, epochs, threads)
-        for backend, n_envs, epochs, threads in (
-            ("minigrid", 8, 10, 1),
-            ("minigrid", 16, 4, 1),
-            ("minigrid", 16, 4, 2),
-            ("envpool", 16, 4, 1),
-            ("envpool", 16, 4, 2),
-            ("envpool", 64, 4, 1),
-            ("envpool", 64, 4, 2),
-        )
+    # As it comes: its default settings and the Python worlds that its users have.
+    "sb3": [Setting("sb3", n_envs, "minigrid", n_epochs=10) for n_envs in (8, 16, 32)],
+    # With our epochs, minibatches and simulator.
+    "sb3-matched": [
+        Setting("sb3", n_envs, "envpool", n_epochs=4, threads=threads)
+        for n_envs in (16, 64)
+        for threads in (1, 2)
     ],
     "torch-ac": [Setting("torch-ac", 8, "minigrid"), Setting("torch-ac", 16, "minigrid")],
     "definition": [Setting("definition", 64)],
