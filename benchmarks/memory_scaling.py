@@ -135,9 +135,10 @@ def _peak() -> float:
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def in_a_process(system: str, steps: int, limit: float) -> Point | None:
+def in_a_process(system: str, steps: int, limit: float, gigabytes: float) -> Point | None:
     """Measure in a fresh process; ``None`` where it ran out of time or memory."""
     command = [sys.executable, __file__, "--point", system, str(steps)]
+    command += ["--gigabytes", str(gigabytes)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
@@ -190,9 +191,12 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--output", type=Path, default=Path("memory_scaling"))
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for one point")
+    parser.add_argument("--gigabytes", type=float, default=12.0, help="memory for one point")
     parser.add_argument("--point", nargs=2, metavar=("SYSTEM", "T"), help="one point, as JSON")
     options = parser.parse_args()
     if options.point:
+        bound = int(options.gigabytes * 1e9)
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))  # fail alone, not with the machine
         print(json.dumps(measure(options.point[0], int(options.point[1]), seconds=5.0)))
         return
 
@@ -203,7 +207,7 @@ def main() -> None:
         for system in options.systems:
             if system in given_up:
                 continue
-            point = in_a_process(system, steps, options.limit)
+            point = in_a_process(system, steps, options.limit, options.gigabytes)
             if point is None:
                 given_up.add(system)
                 continue
