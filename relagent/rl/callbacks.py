@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
 from stable_baselines3.common.utils import safe_mean
@@ -26,6 +16,7 @@ from relagent.analysis.attention_map import attention_matrix, draw_attention, on
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.base import Attention
 from relagent.memories.relevancy import RelevancyMemory
+from relagent.runs.progress import TrainingProgress
 
 if TYPE_CHECKING:
     from relagent.rl.ppo import MemoryPPO
@@ -143,61 +134,26 @@ def attention_statistics(look: Attention, rho: int | None) -> dict[str, float]:
     return statistics
 
 
-class _Rate(ProgressColumn):
-    """Steps per second of this process."""
-
-    def render(self, task: Any) -> str:
-        return f"{task.speed:,.0f} steps/s" if task.speed else "- steps/s"
-
-
 class ProgressCallback(BaseCallback):
-    """Show steps, steps/s, time left, mean reward and success rate: a bar, or lines in a log file.
+    """Show steps, steps/s, time left, mean reward and success rate.
 
     Args:
         total: environment steps of the whole run.
-        lines_every: seconds between two lines where the output is no terminal.
     """
 
-    def __init__(self, total: int, lines_every: float = 30.0) -> None:
+    def __init__(self, total: int) -> None:
         super().__init__()
         self.total = total
-        self.lines_every = lines_every
 
     def _on_training_start(self) -> None:
-        self.console = Console(stderr=True)
-        self.progress = Progress(
-            TextColumn("{task.completed:,}/{task.total:,} steps"),
-            BarColumn(),
-            TaskProgressColumn(),
-            _Rate(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[result]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.progress.add_task("", total=self.total, result="")
-        self.progress.update(self.task, completed=self.num_timesteps)
-        self.progress.start()
-        self._begun = self._spoken = self.progress.get_time()
-        self._from = self.num_timesteps
+        self.progress = TrainingProgress(self.total, self.num_timesteps, "steps")
+        self.progress.bar.start()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
-        result = self._result()
-        self.progress.update(self.task, completed=self.num_timesteps, result=result)
-        now = self.progress.get_time()
-        if not self.console.is_terminal and now - self._spoken >= self.lines_every:
-            self._spoken = now
-            rate = (self.num_timesteps - self._from) / (now - self._begun)
-            left = (self.total - self.num_timesteps) / rate
-            print(
-                f"{self.num_timesteps:,}/{self.total:,} steps, {rate:,.0f} steps/s, "
-                f"{left / 60:.1f} min left, {result}",
-                file=sys.stderr,
-                flush=True,
-            )
+        self.progress.update(self.num_timesteps, self._result())
 
     def _result(self) -> str:
         episodes, successes = self.model.ep_info_buffer, self.model.ep_success_buffer
@@ -209,4 +165,4 @@ class ProgressCallback(BaseCallback):
         return f"{reward}, success {100 * float(np.mean(successes)):.0f}%"
 
     def _on_training_end(self) -> None:
-        self.progress.stop()
+        self.progress.bar.stop()

@@ -12,7 +12,9 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from relagent.errors import RelagentError
+from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import PackError, pack
+from relagent.runs.resuming import read_checkpoint
 
 if TYPE_CHECKING:
     from relagent.rl.policy import MemoryPolicy
@@ -176,8 +178,7 @@ def load_policy(run: Path | str, device: str = "cpu") -> LoadedPolicy:
     Raises:
         RelagentError: no run there, or none of its checkpoints can be used; one line says which.
     """
-    from relagent.rl.train import TrainConfig, read_checkpoint
-    from relagent.runs.directory import RunDirectory
+    from relagent.rl.train import TrainConfig
 
     directory = RunDirectory.open(run)
     config = directory.read_config(TrainConfig)

@@ -23,7 +23,6 @@ from stable_baselines3.common.utils import LinearSchedule, safe_mean
 from torch.utils.tensorboard import SummaryWriter
 
 from relagent.envs import backend_of, make_vec_env
-from relagent.errors import RelagentError
 from relagent.memories import MEMORIES, make_memory
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.relevancy import RelevancyMemory
@@ -31,16 +30,13 @@ from relagent.rl.callbacks import AttentionCallback, CheckpointCallback, Progres
 from relagent.rl.checkpoint import model_state, restore_model
 from relagent.rl.ppo import MemoryPPO
 from relagent.rl.worlds import ReplayableVecEnv
-from relagent.runs.checkpoint import Checkpoint
 from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDirectory, default_run_path
-from relagent.runs.packing import pack, unpack
+from relagent.runs.packing import pack
 from relagent.runs.provenance import provenance
 from relagent.runs.random_states import random_states, restore_random_states
-
-
-class DeviceError(RelagentError):
-    """A device that is not there."""
+from relagent.runs.resuming import ResumeError, config_for_resume, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -163,7 +159,9 @@ def resume(
     Raises:
         RelagentError: something that the user can mend; one line says what.
     """
-    config = config_for_resume(RunDirectory.open(path).read_config(TrainConfig), changes or {})
+    config = config_for_resume(
+        RunDirectory.open(path).read_config(TrainConfig), changes or {}, _MAY_CHANGE
+    )
     model, worlds = _make(config)
     where = provenance(device=str(model.device), backend=backend_of(worlds))
     with RunDirectory.open_for_resume(path, where) as run:
@@ -184,43 +182,11 @@ def resume(
         return _learn(config, model, worlds, run, stop, state["pending"])
 
 
-class ResumeError(RelagentError):
-    """A run that cannot go on as asked."""
-
-
 _MAY_CHANGE = ("steps", "device", "threads")
-
-
-def config_for_resume(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """Return a run's settings with what may change on resuming changed.
-
-    Raises:
-        ResumeError: another setting differs from the run's.
-    """
-    settings = to_json(config)
-    for name, value in changes.items():
-        if name not in _MAY_CHANGE and value != getattr(config, name):
-            raise ResumeError(
-                f"{name} of this run is {settings[name]!r} and cannot become {value!r}: a resumed "
-                f"run may change only {', '.join(_MAY_CHANGE)}; start a new run instead"
-            )
-    return TrainConfig(**{**_fields(config), **changes})
-
-
-def read_checkpoint(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:
-    """Return the newest usable checkpoint as a tree; say where a newer one is damaged."""
-    checkpoint = run.load_checkpoint()
-    for line in checkpoint.skipped:
-        print(f"warning: {line}; using the one before", file=sys.stderr)
-    return unpack(checkpoint.tensors, checkpoint.data), checkpoint
 
 
 def _make(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
     torch.set_num_threads(config.threads)
-    if config.device != "auto" and config.device.split(":")[0] not in ("cpu", "cuda"):
-        raise DeviceError(f"unknown device {config.device!r}: choose auto, cpu or cuda")
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError("no CUDA device is to be had here: choose --device cpu or auto")
     worlds = ReplayableVecEnv(
         make_vec_env(
             config.env,
@@ -252,7 +218,7 @@ def _make(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
             "hidden_size": config.hidden_size,
         },
         seed=config.seed,
-        device=config.device,
+        device=computing_device(config.device),
     )
     return model, worlds
 
@@ -346,10 +312,6 @@ def _equal(left: Any, right: Any) -> bool:
     if isinstance(left, dict):
         return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
     return np.array_equal(left, right)
-
-
-def _fields(config: TrainConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in to_json(config)}
 
 
 class _Metrics(KVWriter):

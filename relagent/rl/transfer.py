@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -30,8 +29,9 @@ from relagent.errors import RelagentError
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.play import Episodes, Job, Result, check_world, play_all
 from relagent.rl.report import Report, Row
-from relagent.rl.train import DeviceError, TrainConfig
+from relagent.rl.train import TrainConfig
 from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.device import computing_device
 from relagent.runs.directory import RunWriteError
 from relagent.runs.files import reason
 from relagent.runs.machine import available_cores
@@ -55,7 +55,7 @@ class TransferConfig(Config):
     out: str | None = option(
         None, "Folder of the report; none takes RUN/transfer, where there is one run."
     )
-    device: str = option("cpu", "Where the agent computes: cpu or cuda.")
+    device: str = option("cpu", "Where the agent computes: auto, cpu or cuda.")
     precision: str = option(
         "float64",
         "Number format of the agent; float32 is faster for mem in long episodes, but then "
@@ -70,10 +70,7 @@ class TransferConfig(Config):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "it must be at least 1")
-        if self.device.split(":")[0] not in ("cpu", "cuda"):
-            raise DeviceError(f"unknown device {self.device!r}: choose cpu or cuda")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise DeviceError("no CUDA device is to be had here: choose --device cpu")
+        computing_device(self.device)
 
 
 @dataclass
@@ -141,7 +138,7 @@ def evaluate(
         notes=tuple(notes),
         # Neither the folder nor the number of processes has any part in the scores.
         config={k: v for k, v in to_json(config).items() if k not in ("out", "workers")},
-        provenance=provenance(device=config.device, backend=_backend()),
+        provenance=provenance(device=str(computing_device(config.device)), backend=_backend()),
         runs=tuple(
             {
                 "run": path.resolve().name,
@@ -270,7 +267,7 @@ def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) 
             jobs,
             workers=workers,
             precision=config.precision,  # type: ignore[arg-type]  # checked by the option's choices
-            device=config.device,
+            device=str(computing_device(config.device)),
             on_result=advance,
         )
 

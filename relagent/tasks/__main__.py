@@ -12,10 +12,11 @@ from rich.table import Table
 from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
 from relagent.runs.config import add_arguments
 from relagent.runs.directory import RunDirectory
+from relagent.runs.resuming import ResumeError
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.defaults import TASKS, default_config
 from relagent.tasks.run import load_model, read_task_config
-from relagent.tasks.train import ResumeError, resume, train
+from relagent.tasks.train import resume, train
 from relagent.tasks.transfer import transfer, write_scores
 
 TRANSFER_FILE = "transfer-copy.json"

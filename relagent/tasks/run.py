@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from relagent.memories import make_memory
-from relagent.runs.checkpoint import Checkpoint
-from relagent.runs.config import ConfigError
+from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDamagedError, RunDirectory
-from relagent.runs.packing import unpack
+from relagent.runs.resuming import read_checkpoint
 from relagent.tasks.base import Task
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.defaults import TASKS
@@ -49,14 +48,6 @@ def read_task_config(run: RunDirectory) -> TaskConfig:
     return run.read_config(TASKS[name])
 
 
-def read_checkpoint(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:
-    """Return the newest usable checkpoint as a tree; say where a newer one is damaged."""
-    checkpoint = run.load_checkpoint()
-    for line in checkpoint.skipped:
-        print(f"warning: {line}; using the one before", file=sys.stderr)
-    return unpack(checkpoint.tensors, checkpoint.data), checkpoint
-
-
 @dataclass(frozen=True)
 class LoadedModel:
     """A model out of a run directory."""
@@ -81,22 +72,6 @@ def load_model(path: Path | str, device: str = "cpu") -> LoadedModel:
     model = make_model(config, task)
     model.load_state_dict(state["model"])
     return LoadedModel(model.to(computing_device(device)).eval(), config, task, checkpoint.step)
-
-
-def computing_device(name: str) -> torch.device:
-    """Return the device of that name; ``auto`` is CUDA where there is one.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    there = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if there else "cpu")
-    if name.split(":")[0] not in ("cpu", "cuda"):
-        raise ConfigError("device", name, "it must be auto, cpu or cuda")
-    if name.startswith("cuda") and not there:
-        raise ConfigError("device", name, "no CUDA device is to be had here: choose cpu or auto")
-    return torch.device(name)
 
 
 def peak_memory(device: torch.device) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,14 @@ from relagent.errors import RelagentError
 from relagent.memories import AnyState
 from relagent.runs.checkpoint import save_file
 from relagent.runs.config import to_json
+from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDirectory, default_run_path
 from relagent.runs.files import write_atomically
 from relagent.runs.packing import pack
+from relagent.runs.progress import TrainingProgress
 from relagent.runs.provenance import provenance
 from relagent.runs.random_states import random_states, restore_random_states, seed_everything
+from relagent.runs.resuming import ResumeError, config_for_resume, read_checkpoint
 from relagent.tasks.base import Batch, Score, Task, count_correct, cross_entropy
 from relagent.tasks.config import DatasetConfig, TaskConfig
 from relagent.tasks.evaluate import evaluate
@@ -37,15 +39,8 @@ from relagent.tasks.model import (
     orthogonality_error,
     parameter_groups,
 )
-from relagent.tasks.progress import TrainingProgress
 from relagent.tasks.record import Clock, Tally, score_row
-from relagent.tasks.run import (
-    computing_device,
-    make_model,
-    peak_memory,
-    read_checkpoint,
-    read_task_config,
-)
+from relagent.tasks.run import make_model, peak_memory, read_task_config
 
 RMSPROP_ALPHA = 0.99
 
@@ -58,10 +53,6 @@ class DivergenceError(RelagentError):
             f"training diverged at update {update:,}: loss {loss}, gradient norm {norm}; no step "
             f"was taken, batch and weights are in {path}; try a smaller --learning-rate"
         )
-
-
-class ResumeError(RelagentError):
-    """A run that cannot go on as asked."""
 
 
 MAY_CHANGE = ("updates", "epochs", "checkpoint_minutes", "data", "device", "threads")
@@ -108,7 +99,8 @@ def resume(
         ResumeError: another setting differs from the run's.
         RelagentError: see :func:`train`.
     """
-    config = config_for_resume(read_task_config(RunDirectory.open(path)), changes or {})
+    run_config = read_task_config(RunDirectory.open(path))
+    config = config_for_resume(run_config, changes or {}, MAY_CHANGE)
     training = Training(config)
     where = provenance(device=str(training.device), backend=None)
     with RunDirectory.open_for_resume(path, where) as run:
@@ -121,23 +113,6 @@ def resume(
         training.restore(state, checkpoint.step)
         run.rewind(checkpoint.step)
         return training.run(run, stop or (lambda: False))
-
-
-def config_for_resume(config: TaskConfig, changes: dict[str, Any]) -> TaskConfig:
-    """Return a run's settings with what may change on resuming changed.
-
-    Raises:
-        ResumeError: another setting differs from the run's.
-    """
-    settings = {field.name: getattr(config, field.name) for field in fields(config)}
-    for name, value in changes.items():
-        if name not in MAY_CHANGE and value != settings[name]:
-            may = ", ".join(known for known in MAY_CHANGE if known in settings)
-            raise ResumeError(
-                f"{name} of this run is {settings[name]!r} and cannot become {value!r}: a resumed "
-                f"run may change only {may}; start a new run instead"
-            )
-    return type(config)(**{**settings, **changes})
 
 
 class Training:
@@ -182,7 +157,7 @@ class Training:
 
         saved = time.monotonic()
         try:
-            with TrainingProgress(self.total, self.update) as progress:
+            with TrainingProgress(self.total, self.update, "updates") as progress:
                 while True:
                     due = self.update % self.interval == 0 or self.update == self.total
                     if due and self.update > self.evaluated:

@@ -21,7 +21,7 @@ from relagent.rl import transfer
 from relagent.rl.checkpoint import LoadedPolicy
 from relagent.rl.play import WorldMismatchError, play
 from relagent.rl.policy import MemoryPolicy
-from relagent.rl.train import DeviceError, TrainConfig, train
+from relagent.rl.train import TrainConfig, train
 from relagent.rl.transfer import (
     TransferConfig,
     TransferError,
@@ -31,6 +31,7 @@ from relagent.rl.transfer import (
     worlds_of,
 )
 from relagent.runs.config import ConfigError
+from relagent.runs.device import DeviceError
 from relagent.runs.directory import RunNotFoundError, RunWriteError
 
 WORLD = "MiniGrid-GoToDoor-5x5-v0"

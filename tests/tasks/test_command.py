@@ -44,7 +44,7 @@ def test_errors_are_one_line(
         (["copy", "--memory", "rell"], "did you mean rel"),
         (["copy", "--memory", "lstm", "--nu", "3"], "nu is 3; lstm takes none"),
         (["copy", "--memory", "goru", "--hidden-size", "9"], "power of 2"),
-        (["copy", "--device", "tpu"], "device is 'tpu'"),
+        (["copy", "--device", "tpu"], "unknown device 'tpu'"),
         (["copy", "--run-dir", "run"], "holds a run already"),
         (["copy", "--resume", "absent"], "no run at absent"),
         (["copy", "--resume", "run", "--T", "9"], "T of this run is 5 and cannot become 9"),

@@ -11,13 +11,14 @@ import torch
 from relagent.runs.checkpoint import load_file
 from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import unpack
+from relagent.runs.resuming import ResumeError
 from relagent.tasks.base import Score
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.defaults import default_config
 from relagent.tasks.evaluate import evaluate
 from relagent.tasks.model import carry_over
 from relagent.tasks.run import load_model
-from relagent.tasks.train import DivergenceError, ResumeError, Training, resume, train
+from relagent.tasks.train import DivergenceError, Training, resume, train
 from relagent.tasks.transfer import TransferError, transfer
 
 from .standins import write_mnist, write_ptb

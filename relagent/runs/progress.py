@@ -23,31 +23,26 @@ LINES_EVERY = 30.0
 """Seconds between two lines."""
 
 
-class _Rate(ProgressColumn):
-    """Updates per second of this process."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.1f} updates/s" if task.speed else "- updates/s")
-
-
 class TrainingProgress:
-    """Shows updates, updates/s, time left and the last figures; a context.
+    """Shows what is done, its rate, the time left and the last figures; a context.
 
     Args:
-        total: updates of the whole run.
+        total: steps or updates of the whole run.
         done: of those, done before.
+        unit: what is counted.
     """
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, unit: str) -> None:
         self.total = total
+        self.unit = unit
         self.done = self.first = done
         self.figures = ""
         self.console = Console(stderr=True)
         self.bar = Progress(
-            TextColumn("{task.completed:,}/{task.total:,} updates"),
+            TextColumn(f"{{task.completed:,}}/{{task.total:,}} {unit}"),
             BarColumn(),
             TaskProgressColumn(),
-            _Rate(),
+            _Rate(unit),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[figures]}"),
             console=self.console,
@@ -69,7 +64,7 @@ class TrainingProgress:
         self.bar.stop()
 
     def update(self, done: int, figures: str | None = None) -> None:
-        """Say how many updates are done and, where there are new ones, the figures."""
+        """Say how much is done and, where there are new ones, the figures."""
         self.done = done
         self.figures = self.figures if figures is None else figures
         self.bar.update(self.task, completed=done, figures=self.figures)
@@ -79,8 +74,23 @@ class TrainingProgress:
             rate = (done - self.first) / (now - self.begun)
             left = (self.total - done) / rate / 60 if rate else float("inf")
             print(
-                f"{done:,}/{self.total:,} updates, {rate:,.1f} updates/s, "
+                f"{done:,}/{self.total:,} {self.unit}, {_rate(rate)} {self.unit}/s, "
                 f"{left:.1f} min left" + (f", {self.figures}" if self.figures else ""),
                 file=sys.stderr,
                 flush=True,
             )
+
+
+class _Rate(ProgressColumn):
+    """Steps or updates per second of this process."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{_rate(task.speed) if task.speed else '-'} {self.unit}/s")
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"

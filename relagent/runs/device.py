@@ -1,0 +1,27 @@
+"""The device that a run computes on."""
+
+from __future__ import annotations
+
+import torch
+
+from relagent.errors import RelagentError
+
+
+class DeviceError(RelagentError):
+    """A device that is not there."""
+
+
+def computing_device(name: str) -> torch.device:
+    """Return the device of that name; ``auto`` is CUDA where there is one.
+
+    Raises:
+        DeviceError: no such kind of device, or none here.
+    """
+    there = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if there else "cpu")
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise DeviceError(f"unknown device {name!r}: choose auto, cpu or cuda")
+    if name.startswith("cuda") and not there:
+        raise DeviceError("no CUDA device is to be had here: choose --device cpu or auto")
+    return torch.device(name)

@@ -1,0 +1,54 @@
+"""What every kind of training does to go on with a run: its settings and its last checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from relagent.errors import RelagentError
+from relagent.runs.checkpoint import Checkpoint
+from relagent.runs.config import ConfigT
+from relagent.runs.directory import RunDirectory
+from relagent.runs.packing import unpack
+
+
+class ResumeError(RelagentError):
+    """A run that cannot go on as asked."""
+
+
+def config_for_resume(
+    config: ConfigT, changes: Mapping[str, Any], may_change: Sequence[str]
+) -> ConfigT:
+    """Return a run's settings with what may change on resuming changed.
+
+    Args:
+        config: the run's settings.
+        changes: new values by name; a value that equals the run's is no change.
+        may_change: names of settings that may change.
+
+    Raises:
+        ResumeError: another setting differs from the run's.
+    """
+    settings = {field.name: getattr(config, field.name) for field in fields(config)}
+    for name, value in changes.items():
+        if name not in may_change and value != settings[name]:
+            may = ", ".join(known for known in may_change if known in settings)
+            raise ResumeError(
+                f"{name} of this run is {settings[name]!r} and cannot become {value!r}: a resumed "
+                f"run may change only {may}; start a new run instead"
+            )
+    return type(config)(**{**settings, **changes})
+
+
+def read_checkpoint(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:
+    """Return the newest usable checkpoint as a tree; say where a newer one is damaged.
+
+    Raises:
+        CheckpointNotFoundError, CheckpointDamagedError: there is none that can be used.
+    """
+    checkpoint = run.load_checkpoint()
+    for line in checkpoint.skipped:
+        print(f"warning: {line}; using the one before", file=sys.stderr)
+    return unpack(checkpoint.tensors, checkpoint.data), checkpoint
