@@ -18,9 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from relagent.analysis.attention_map import attention_matrix
 from relagent.analysis.gradients import AnalysisInputError, _added_to_output, unroll_with_handles
 from relagent.memories import Attention, Memory, MemRNN, RelRNN
 from relagent.memories.cells import RNNCell
@@ -35,12 +37,8 @@ def alpha_matrix(look: Attention, row: int = 0) -> Tensor:
         look: from :meth:`Memory.trace`.
         row: which row of the batch.
     """
-    weights, ages = look.weights[:, row], look.ages[:, row]
-    T = len(weights)
-    alpha = torch.zeros(T, T, dtype=weights.dtype)
-    t, slot = torch.nonzero(ages >= 0, as_tuple=True)
-    alpha[t, t - ages[t, slot]] = weights[t, slot]
-    return alpha
+    remembered = attention_matrix(look.weights[:, row], look.ages[:, row])
+    return torch.from_numpy(np.nan_to_num(remembered)).to(look.weights)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def unroll_with_handles(
     Raises:
         MemoryInputError: the shapes do not fit.
     """
-    starts = memory._check(x, episode_starts)
+    starts = memory.check_sequence(x, episode_starts)
     state = memory.initial_state(x.shape[1]) if state is None else state
     handles = torch.zeros(*x.shape[:2], memory.hidden_size, device=x.device, dtype=x.dtype)
     handles.requires_grad_()

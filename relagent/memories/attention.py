@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Generic, Literal, get_args
+from typing import Any, Generic, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -101,12 +101,17 @@ class AttentiveMemory(Memory[StateT], Generic[StateT]):
         s = h + context
         return s if self.combine == "sum" else s / 2
 
+    def forget(self, state: StateT) -> StateT:
+        """See :meth:`Memory.forget`; s and c stay."""
+        old, empty = cast(Any, state), cast(Any, self.initial_state(len(state[0])))
+        return cast(StateT, empty._replace(s=old.s, c=old.c))
+
     def trace(
         self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
     ) -> tuple[Tensor, StateT, Attention]:
         """:meth:`unroll` by its definition, and what it looked at ([T, B, K] and [T, B])."""
         outputs, looks = [], []
-        for x_t, starts_t in zip(x, self._check(x, episode_starts), strict=True):
+        for x_t, starts_t in zip(x, self.check_sequence(x, episode_starts), strict=True):
             y, state, look = self.attend(x_t, self.reset(state, starts_t))
             outputs.append(y)
             looks.append(look)

@@ -104,7 +104,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         Raises:
             MemoryInputError: the shapes do not fit.
         """
-        starts = self._check(x, episode_starts)
+        starts = self.check_sequence(x, episode_starts)
         kernel = kernels.select(type(self), x)
         if kernel is not None:
             return cast("tuple[Tensor, StateT]", kernel(self, x, state, starts))
@@ -140,17 +140,36 @@ class Memory(nn.Module, ABC, Generic[StateT]):
     def trace(
         self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
     ) -> tuple[Tensor, StateT, Attention]:
-        """:meth:`unroll`, and what the memory looked at. Only memories with attention have it.
+        """:meth:`unroll`, and what the memory looked at. Only attentive memories can tell.
 
         Raises:
-            MemoryOptionError: this memory has no attention.
+            MemoryOptionError: this memory cannot.
         """
         raise MemoryOptionError(
-            f"{type(self).__name__} has no attention to trace: use a memory that attends to its "
-            "past, such as rel or mem"
+            f"{type(self).__name__} cannot tell what it attended to: use a memory that can, such "
+            "as rel or mem"
         )
 
-    def _check(self, x: Tensor, episode_starts: Tensor | None) -> Tensor:
+    def forget(self, state: StateT) -> StateT:
+        """Clear what is remembered for attention; what the recurrence reads next stays.
+
+        So the next window of a long text begins. A plain recurrence remembers nothing beside it.
+        """
+        return state
+
+    def orthogonal_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of a rotation, which want a smaller learning rate; mostly none."""
+        return []
+
+    def check_sequence(self, x: Tensor, episode_starts: Tensor | None) -> Tensor:
+        """Check the shapes that :meth:`unroll` takes.
+
+        Returns:
+            ``episode_starts`` as Booleans [T, B], false everywhere for ``None``.
+
+        Raises:
+            MemoryInputError: the shapes do not fit.
+        """
         if x.dim() != 3 or x.shape[2] != self.input_size or x.shape[0] < 1:
             raise MemoryInputError(
                 f"{type(self).__name__} reads [T, B, {self.input_size}] with T of at least 1, "

@@ -109,5 +109,5 @@ class ExpRNN(RNN):
         self.cell.register_buffer("bias", torch.zeros(hidden_size), persistent=False)
 
     def orthogonal_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the rotation, which want a smaller learning rate."""
+        """See :meth:`Memory.orthogonal_parameters`."""
         return [self.cell.get_parameter("parametrizations.recurrent_weight.original")]

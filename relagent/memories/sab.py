@@ -146,6 +146,10 @@ class SAB(Memory[SABState]):
         y = h + context @ self.context_weight.T
         return y, SABState(h, c, time, states, occupied)
 
+    def forget(self, state: SABState) -> SABState:
+        """See :meth:`Memory.forget`; h and c stay, the count of steps begins anew."""
+        return self.initial_state(len(state.h))._replace(h=state.h, c=state.c)
+
     def reset(self, state: SABState, episode_starts: Tensor) -> SABState:
         """See :meth:`Memory.reset`; slots that no row needs any more are dropped."""
         state = super().reset(state, episode_starts)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch.nn.utils import parametrize
 
-from relagent.memories import AnyState
+from relagent.memories import AnyState, detach_state
 from relagent.tasks.base import Score, Task, count_correct, cross_entropy
 from relagent.tasks.config import TaskConfig
-from relagent.tasks.model import SequenceModel, carry_over
+from relagent.tasks.model import SequenceModel
 
 
 def evaluate(
@@ -44,7 +44,7 @@ def evaluate(
                 return None
             batch = batch.to(device)
             logits, state = model(batch.x, state if batch.continues else None)
-            state = carry_over(model.memory, state)
+            state = detach_state(model.memory.forget(state))
             total = float(batch.weight.sum())
             loss += float(cross_entropy(logits, batch)) * total
             weight += total

@@ -9,9 +9,6 @@ from torch import Tensor, nn
 
 from relagent.memories import AnyState, ExpRNN, Memory
 
-RECURRENT = ("s", "h", "c")
-"""Names that states give to what a recurrence itself reads; all else is remembered beside it."""
-
 
 class SequenceModel(nn.Module):
     """Class scores at each step of a sequence.
@@ -53,29 +50,13 @@ class SequenceModel(nn.Module):
         return self.head(y), state
 
 
-def carry_over(memory: Memory[Any], state: AnyState) -> AnyState:
-    """Return the state with which the next window of a long text begins.
-
-    What the recurrence reads next, h and c, goes over, cut off from the gradient; in a memory with
-    attention the macro-state s stands where a plain cell has h. All that is remembered for
-    attention (S, R or M) is cleared.
-
-    Args:
-        memory: the memory.
-        state: after the last step of a window.
-    """
-    carried = {name: getattr(state, name).detach() for name in RECURRENT if hasattr(state, name)}
-    empty: Any = memory.initial_state(len(state[0]))
-    return empty._replace(**carried)  # type: ignore[no-any-return]  # NamedTuple's own type is lost
-
-
 def parameter_groups(
     model: SequenceModel, learning_rate: float, orthogonal_learning_rate: float | None
 ) -> list[dict[str, Any]]:
     """Return the optimiser's groups: a rotation's parameters have a learning rate of their own."""
-    if not isinstance(model.memory, ExpRNN):
-        return [{"params": list(model.parameters()), "lr": learning_rate}]
     orthogonal = model.memory.orthogonal_parameters()
+    if not orthogonal:
+        return [{"params": list(model.parameters()), "lr": learning_rate}]
     theirs = {id(parameter) for parameter in orthogonal}
     others = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
     return [

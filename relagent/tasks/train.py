@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from relagent.errors import RelagentError
-from relagent.memories import AnyState
+from relagent.memories import AnyState, detach_state
 from relagent.runs.checkpoint import save_file
 from relagent.runs.config import to_json
 from relagent.runs.device import computing_device
@@ -35,7 +35,6 @@ from relagent.tasks.config import DatasetConfig, TaskConfig
 from relagent.tasks.evaluate import evaluate
 from relagent.tasks.model import (
     SequenceModel,
-    carry_over,
     orthogonality_error,
     parameter_groups,
 )
@@ -205,7 +204,9 @@ class Training:
             path = self._save_batch(run, batch, before)
             raise DivergenceError(self.update + 1, *figures, path)
         self.optimizer.step()
-        self.carried = carry_over(self.model.memory, after) if self.task.continuous else None
+        self.carried = (
+            detach_state(self.model.memory.forget(after)) if self.task.continuous else None
+        )
         self.update += 1
         self.tally.add(*figures, *count_correct(logits, batch))
 

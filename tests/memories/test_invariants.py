@@ -21,6 +21,8 @@ from relagent.memories import (
     map_state,
     take_rows,
 )
+from relagent.memories.attention import AttentiveMemory
+from relagent.memories.sab import SAB
 
 from .helpers import (
     FEATURES,
@@ -273,7 +275,7 @@ def test_attention_falls_on_the_remembered_states_of_this_episode_only(
 @pytest.mark.parametrize("name", sorted(set(MEMORIES) - set(attentive())))
 def test_a_memory_without_attention_says_so(name: str) -> None:
     memory = make(name)
-    with pytest.raises(MemoryOptionError, match=r"no attention .* such as rel or mem$"):
+    with pytest.raises(MemoryOptionError, match=r"cannot tell .* such as rel or mem$"):
         memory.trace(torch.zeros(1, 1, FEATURES).double(), memory.initial_state(1))
 
 
@@ -428,3 +430,29 @@ def test_a_tensor_that_does_not_fit_is_named(
 def test_a_size_below_1_is_named(name: str, sizes: tuple[int, int]) -> None:
     with pytest.raises(MemoryOptionError, match=r"sizes of at least 1.*pass positive sizes"):
         make_memory(name, *sizes)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_forgetting_keeps_the_recurrence_alone(name: str) -> None:
+    memory = make_memory(name, 3, 4)
+    _, state = memory.unroll(torch.randn(7, 2, 3), memory.initial_state(2))
+    carried, empty = memory.forget(state), memory.initial_state(2)
+    assert type(carried) is type(empty)
+    for field in state._fields:
+        after, before, blank = (getattr(s, field) for s in (carried, state, empty))
+        if field in ("s", "h", "c"):
+            assert torch.equal(after, before)
+        else:  # only a memory with attention remembers anything beside its recurrence
+            assert isinstance(memory, AttentiveMemory | SAB) or before.numel() == 0
+            assert torch.equal(after, blank)
+
+
+@pytest.mark.parametrize("name", ["rel", "mem", "rel-rnn", "mem-rnn"])
+def test_after_forgetting_only_new_states_are_attended_to(name: str) -> None:
+    memory = make_memory(name, 3, 4)
+    x = torch.randn(5, 2, 3)
+    _, state = memory.unroll(x, memory.initial_state(2))
+    _, _, look = memory.trace(x, memory.forget(state))
+    steps = torch.arange(5).view(5, 1, 1)
+    assert (look.ages <= steps).all()
+    assert torch.allclose(look.weights.sum(dim=2), torch.ones(5, 2))

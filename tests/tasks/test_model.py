@@ -6,8 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relagent.memories import MEMORIES, MemoryOptionError, make_memory
-from relagent.memories.attention import AttentiveMemory
-from relagent.memories.sab import SAB
 from relagent.runs.config import ConfigError
 from relagent.tasks.base import Batch, Score, count_correct, cross_entropy
 from relagent.tasks.config import OPTIONS, options_of
@@ -15,7 +13,6 @@ from relagent.tasks.copy import Copy
 from relagent.tasks.defaults import TASKS, default_config
 from relagent.tasks.model import (
     SequenceModel,
-    carry_over,
     orthogonality_error,
     parameter_groups,
 )
@@ -74,33 +71,6 @@ def test_symbols_are_embedded() -> None:
     y, _ = model.memory.unroll(model.embedding.weight[x], model.memory.initial_state(2))
     logits, _ = model(x)
     assert torch.equal(logits, y @ model.head.weight.T + model.head.bias)
-
-
-@pytest.mark.parametrize("name", MEMORIES)
-def test_the_recurrence_goes_over_and_what_is_remembered_does_not(name: str) -> None:
-    memory = make_memory(name, 3, 4)
-    _, state = memory.unroll(torch.randn(7, 2, 3), memory.initial_state(2))
-    carried, empty = carry_over(memory, state), memory.initial_state(2)
-    assert type(carried) is type(empty)
-    for field in state._fields:
-        after, before, blank = (getattr(s, field) for s in (carried, state, empty))
-        assert not after.requires_grad
-        if field in ("s", "h", "c"):
-            assert torch.equal(after, before)
-        else:  # only a memory with attention remembers anything beside its recurrence
-            assert isinstance(memory, AttentiveMemory | SAB) or before.numel() == 0
-            assert torch.equal(after, blank)
-
-
-@pytest.mark.parametrize("name", ["rel", "mem", "rel-rnn", "mem-rnn"])
-def test_after_a_window_only_new_states_are_attended_to(name: str) -> None:
-    memory = make_memory(name, 3, 4)
-    x = torch.randn(5, 2, 3)
-    _, state = memory.unroll(x, memory.initial_state(2))
-    _, _, look = memory.trace(x, carry_over(memory, state))
-    steps = torch.arange(5).view(5, 1, 1)
-    assert (look.ages <= steps).all()
-    assert torch.allclose(look.weights.sum(dim=2), torch.ones(5, 2))
 
 
 def test_the_rotation_has_a_learning_rate_of_its_own() -> None:
