@@ -1,6 +1,7 @@
 """How gradients travel through a memory: measurement, and the theory of Kerg et al. 2020.
 
 * :mod:`~relagent.analysis.gradients` measures them, for any memory.
+* :mod:`~relagent.analysis.report` makes a page of any run: ``python -m relagent.analysis RUN``.
 * :mod:`~relagent.analysis.decomposition` takes them apart by the number of recurrent factors.
 * :mod:`~relagent.analysis.uniform` and :mod:`~relagent.analysis.sparse` hold the two theorems.
 

@@ -157,7 +157,7 @@ def jacobian_norms(
     return (squares if probes is None else squares / probes).sqrt()
 
 
-def gradient_norms(
+def hidden_gradients(
     memory: Memory[Any],
     x: Tensor,
     loss: Callable[[Tensor], Tensor],
@@ -165,7 +165,7 @@ def gradient_norms(
     *,
     state: AnyState | None = None,
 ) -> Tensor:
-    """Return ‖∇_{h_t} L‖ for every t (figure 3 of Kerg et al. 2020).
+    """Return ∇_{h_t} L for every t.
 
     Args:
         memory: any memory.
@@ -175,7 +175,7 @@ def gradient_norms(
         state: the state before the first step; ``None``: empty.
 
     Returns:
-        [T, B]; a row's norms are of its own part of L.
+        [T, B, H]; a row's gradients are of its own part of L.
 
     Raises:
         AnalysisInputError: the loss is not a scalar.
@@ -189,6 +189,22 @@ def gradient_norms(
             "steps"
         )
     (gradient,) = torch.autograd.grad(value, run.handles)
+    return gradient
+
+
+def gradient_norms(
+    memory: Memory[Any],
+    x: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    episode_starts: Tensor | None = None,
+    *,
+    state: AnyState | None = None,
+) -> Tensor:
+    """Return ‖∇_{h_t} L‖ [T, B] for every t (figure 3 of Kerg et al. 2020).
+
+    Takes, and refuses, what :func:`hidden_gradients` does.
+    """
+    gradient = hidden_gradients(memory, x, loss, episode_starts, state=state)
     return gradient.square().sum(dim=2).sqrt()
 
 

@@ -1,0 +1,131 @@
+"""The numbers that an analysis of a run is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from relagent.analysis.measures import (
+    Paths,
+    attended_age,
+    attention_entropy,
+    gradient_paths,
+    last_step_depths,
+    look_back,
+    remembered,
+)
+from relagent.memories import Attention, Memory
+
+Array = NDArray[np.float64]
+
+
+class Sight(NamedTuple):
+    """What one batch of equally long sequences shows: [T, B] and the like."""
+
+    look: Attention | None
+    paths: Paths
+
+
+def see(memory: Memory[Any], x: Tensor, loss: Callable[[Tensor], Tensor]) -> Sight:
+    """Measure a memory along x [T, B, F]; loss from the outputs [T, B, H] to a scalar."""
+    return Sight(look_back(memory, x), gradient_paths(memory, x, loss))
+
+
+class Profile(NamedTuple):
+    """Quartiles over sequences, by the number of steps before the end of a sequence."""
+
+    low: Array
+    median: Array
+    high: Array
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a run's memory does along some sequences, which may differ in length.
+
+    Args:
+        sights: at least one.
+        attends: whether the memory has attention that gradients can come through.
+    """
+
+    sights: tuple[Sight, ...]
+    attends: bool
+
+    def profile(self, of: Callable[[Paths], Tensor]) -> Profile:
+        """Return the quartiles of a quantity [T, B] of :class:`Paths`.
+
+        Index 0 is the last step; where sequences are shorter, the others decide.
+        """
+        rows = [row for sight in self.sights for row in of(sight.paths).double().cpu().numpy().T]
+        table = np.full((len(rows), max(map(len, rows))), np.nan)
+        for line, row in zip(table, rows, strict=True):
+            line[: len(row)] = row[::-1]
+        return Profile(*np.nanquantile(table, [0.25, 0.5, 0.75], axis=0))
+
+    def mean(self, of: Callable[[Attention], Tensor]) -> float:
+        """Return the mean of a quantity [T, B] of what was looked at, over all steps."""
+        values = [of(s.look).double().cpu().numpy().ravel() for s in self.sights if s.look]
+        return float(np.concatenate(values).mean())
+
+    @cached_property
+    def traced(self) -> bool:
+        """Whether the memory can tell what it looked at."""
+        return all(sight.look is not None for sight in self.sights)
+
+    @cached_property
+    def kappa(self) -> int:
+        """The most states that attention ran over."""
+        return max(int(remembered(sight.look).max()) for sight in self.sights if sight.look)
+
+    def depths(self, *, noticed: bool) -> NDArray[np.int64]:
+        """Return how many (step, last step) pairs have dependency depth 0, 1, 2, ..."""
+        found = [
+            last_step_depths(sight.look, row, noticed=noticed)
+            for sight in self.sights
+            if sight.look
+            for row in range(sight.look.weights.shape[1])
+        ]
+        return np.bincount(np.concatenate(found))
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what is worth a line in a table, as plain values."""
+        norms = self.profile(lambda paths: paths.total).median
+        tenth = max(1, len(norms) // 10)
+        found: dict[str, Any] = {
+            "sequences": sum(sight.paths.total.shape[1] for sight in self.sights),
+            "steps": [sight.paths.total.shape[0] for sight in self.sights],
+            "gradient_last_tenth": float(np.median(norms[:tenth])),
+            "gradient_first_tenth": float(np.median(norms[-tenth:])),
+            "steps_without_gradient": self._share(lambda paths: paths.total == 0),
+        }
+        if self.attends:
+            found["gradient_through_attention"] = self._share(lambda paths: paths.share)
+        if self.traced:
+            found |= {
+                "kappa": self.kappa,
+                "attention_entropy": self.mean(attention_entropy),
+                "attended_age": self.mean(attended_age),
+                "depth": _summary(self.depths(noticed=False)),
+                "depth_noticed": _summary(self.depths(noticed=True)),
+            }
+        return found
+
+    def _share(self, of: Callable[[Paths], Tensor]) -> float:
+        values = [of(sight.paths).double().cpu().numpy().ravel() for sight in self.sights]
+        return float(np.concatenate(values).mean())
+
+
+def _summary(counts: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
+    """Mean and maximum of a distribution given by its counts, and the counts."""
+    depths = np.arange(len(counts))
+    return {
+        "mean": float((depths * counts).sum() / np.sum(counts)),
+        "max": int(depths[-1]),
+        "counts": [int(count) for count in counts],
+    }

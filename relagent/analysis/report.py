@@ -1,0 +1,295 @@
+"""The analysis of a run: measured, drawn, and put on a page.
+
+::
+
+    RUN/analysis/
+      analysis.md      what was found
+      analysis.json    the same as numbers
+      gradients.png    which steps the loss, or the last action, depends on
+      attention.png    what each step looked at           (memories that can tell)
+      depth.png        dependency depth of the last step  (memories that can tell)
+      choices.png      which steps each action depends on (agents)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from relagent.analysis import draw
+from relagent.analysis.episode import choice_gradients, play_episode
+from relagent.analysis.findings import Findings, see
+from relagent.analysis.sequences import take_sequences
+from relagent.rl.checkpoint import LoadedPolicy, load_policy
+from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.directory import RunDamagedError, RunDirectory, RunWriteError
+from relagent.runs.files import reason, write_atomically
+from relagent.runs.provenance import provenance
+from relagent.tasks.defaults import TASKS
+from relagent.tasks.run import LoadedModel, load_model
+
+MOST_ACTIONS = 100
+"""Actions of an episode that get a row in the picture of choices."""
+
+
+@dataclass(frozen=True)
+class AnalysisConfig(Config):
+    """What of a run is looked at."""
+
+    sequences: int = option(8, "Sequences of a task, or episodes of an agent.")
+    episode: int = option(0, "Number of an agent's first evaluation episode; it is the one shown.")
+    env: str | None = option(None, "World that an agent is played in; none takes its own.")
+    greedy: bool = option(False, "Let an agent take the most probable action.")
+    out: str | None = option(None, "Folder of the page; none takes RUN/analysis.")
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        if self.sequences < 1:
+            raise ConfigError("sequences", self.sequences, "it must be at least 1")
+        if self.episode < 0:
+            raise ConfigError("episode", self.episode, "it must not be negative")
+
+
+@dataclass
+class Page:
+    """What a run's page is made of."""
+
+    title: str
+    facts: dict[str, Any]
+    """Of the run, by name."""
+    loss: str
+    """What L is, in words."""
+    findings: Findings
+    figures: dict[str, Figure] = field(default_factory=dict)
+    """By the name of their file."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Numbers beside those of the findings."""
+
+
+def analyse(run: Path, config: AnalysisConfig) -> Path:
+    """Analyse a run and write its page.
+
+    Args:
+        run: folder of an agent or of a supervised task.
+        config: what is looked at.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunNotFoundError, RunDamagedError: no usable run there.
+        ConfigError: a setting that only agents have was given for a task.
+        RunWriteError: the page cannot be written.
+        RelagentError: the agent does not fit the world asked for.
+    """
+    page = _agent_page(run, config) if _is_agent(run) else _task_page(run, config)
+    _add_common_figures(page)
+    folder = Path(config.out) if config.out is not None else run / "analysis"
+    found = page.findings.numbers() | page.extra
+    numbers = {
+        "run": run.resolve().name,
+        "facts": page.facts,
+        "loss": page.loss,
+        # Where it is written has no part in it.
+        "config": {name: value for name, value in to_json(config).items() if name != "out"},
+        "findings": found,
+        "provenance": provenance(),
+    }
+    files = {"analysis.json": json.dumps(numbers, indent=2).encode() + b"\n"}
+    files |= {name: png(figure) for name, figure in page.figures.items()}
+    files["analysis.md"] = _markdown(page, found).encode()  # last: it names the rest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+    except OSError as error:
+        raise RunWriteError(folder, reason(error)) from error
+    return folder / "analysis.md"
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """Return a figure as a PNG; without the version in it, the same figure is the same file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+    return content.getvalue()
+
+
+def _is_agent(run: Path) -> bool:
+    path = RunDirectory.open(run).path / "config.json"
+    try:
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunDamagedError(path, f"it cannot be read ({error})") from error
+    return isinstance(settings, dict) and settings.get("task") not in TASKS
+
+
+def _task_page(run: Path, config: AnalysisConfig) -> Page:
+    """A supervised run, on sequences that it was not trained on."""
+    for name in ("env", "greedy", "episode"):
+        if getattr(config, name) != getattr(AnalysisConfig, name):
+            rule = f"{run} is a run of a supervised task, which plays no episodes: leave it out"
+            raise ConfigError(name, getattr(config, name), rule)
+    loaded: LoadedModel = load_model(run)
+    taken = take_sequences(loaded, config.sequences)
+    settings = loaded.config
+    page = Page(
+        title=f"{settings.memory} on {settings.task}",
+        facts=_facts(settings, ("task", "memory", "hidden_size", "nu", "rho", "T", "seed"))
+        | {"updates": loaded.updates},
+        loss="the mean cross-entropy of the steps that count for accuracy",
+        findings=Findings((see(taken.memory, taken.x, taken.loss),), attends(taken.memory)),
+    )
+    outputs, _ = taken.memory.unroll(taken.x, taken.memory.initial_state(taken.x.shape[1]))
+    page.extra["accuracy"] = taken.right(outputs)
+    return page
+
+
+def _agent_page(run: Path, config: AnalysisConfig) -> Page:
+    """An agent, in episodes that it was not trained on."""
+    loaded: LoadedPolicy = load_policy(run)
+    world = config.env or loaded.config.env
+    episodes = [
+        play_episode(
+            loaded.policy, world, config.episode + i, greedy=config.greedy, pictures=i == 0
+        )
+        for i in range(config.sequences)
+    ]
+    sights = [see(e.policy.memory, e.features, e.last_choice) for e in episodes]
+    page = Page(
+        title=f"{loaded.config.memory} in {world}",
+        facts=_facts(loaded.config, ("env", "memory", "hidden_size", "nu", "rho", "seed"))
+        | {"steps": loaded.steps, "played in": world},
+        loss="the log-probability log π(a_T) of an episode's last action",
+        findings=Findings(tuple(sights), attends(loaded.policy.memory)),
+    )
+    first = episodes[0]
+    page.extra["mean_reward"] = sum(episode.reward for episode in episodes) / len(episodes)
+    title = (
+        f"{world}, episode {config.episode}: {len(first.actions)} steps, reward {first.reward:.3g}"
+    )
+    page.figures["choices.png"] = draw.choice_figure(
+        first, *choice_gradients(first, MOST_ACTIONS), sights[0].paths, title
+    )
+    return page
+
+
+def attends(memory: Any) -> bool:
+    """Whether a memory has attention that gradients can come through."""
+    return getattr(memory, "attention", None) is not None
+
+
+def _facts(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
+    values = to_json(config)
+    return {name: values[name] for name in names if values.get(name) is not None}
+
+
+def _add_common_figures(page: Page) -> None:
+    findings = page.findings
+    page.figures["gradients.png"] = draw.gradient_figure(findings, page.title)
+    if findings.traced:
+        page.figures["attention.png"] = draw.attention_figure(findings, page.title)
+        page.figures["depth.png"] = draw.depth_figure(findings, page.title)
+
+
+ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("accuracy", "accuracy on these sequences", lambda x: f"{100 * x:.1f}%"),
+    ("mean_reward", "mean reward of these episodes", lambda x: f"{x:.3f}"),
+    ("gradient_last_tenth", "median gradient norm, last tenth of the steps", lambda x: f"{x:.3g}"),
+    ("gradient_first_tenth", "median gradient norm, first tenth", lambda x: f"{x:.3g}"),
+    ("steps_without_gradient", "steps with exactly no gradient", lambda x: f"{100 * x:.1f}%"),
+    (
+        "gradient_through_attention",
+        "share of the gradient that came through attention",
+        lambda x: f"{100 * x:.1f}%",
+    ),
+    ("kappa", "κ, the most states that attention ran over", str),
+    ("attention_entropy", "entropy of attention (nats)", lambda x: f"{x:.3f}"),
+    ("attended_age", "mean age of what is attended to (steps)", lambda x: f"{x:.2f}"),
+    ("depth", "dependency depth of the last step: mean, largest", lambda x: _depth(x)),
+    ("depth_noticed", "the same through attention of an equal share or more", lambda x: _depth(x)),
+)
+"""Lines of the table: the number's name, in words, and how it is written."""
+
+
+def _depth(found: dict[str, Any]) -> str:
+    return f"{found['mean']:.2f}, {found['max']}"
+
+
+def _markdown(page: Page, numbers: dict[str, Any]) -> str:
+    findings = page.findings
+    steps = numbers["steps"]
+    lengths = f"{steps[0]}" if len(set(steps)) == 1 else f"{min(steps)} to {max(steps)}"
+    lines = [
+        f"# {page.title}",
+        "",
+        ", ".join(f"{name} {value}" for name, value in page.facts.items()) + ".",
+        "",
+        f"{numbers['sequences']} sequences of {lengths} steps. L is {page.loss}; h_t is the hidden "
+        "state that the recurrent cell makes at step t.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(
+            f"| {words} | {write(numbers[name])} |"
+            for name, words, write in ROWS
+            if name in numbers
+        ),
+        "",
+    ]
+    if "choices.png" in page.figures:
+        lines += [
+            "## Which steps an action depends on",
+            "",
+            "![choices](choices.png)",
+            "",
+            "‖∇ log π(a_T)‖ at every h_t: a row is an action, a column a remembered step. Right: "
+            "the last action, and what the agent does at each step. Below: the world at the steps "
+            "that the last action depends on most, and at its own.",
+            "",
+        ]
+    lines += [
+        "## How far gradients reach",
+        "",
+        "![gradients](gradients.png)",
+        "",
+        "‖∇_{h_t} L‖, median and quartiles over the sequences."
+        + (
+            " The gradient is a sum over paths: those through the recurrence alone, which remain "
+            "when every context is held fixed, and those that pass through attention at least "
+            "once. The share is ‖A‖ / (‖A‖ + ‖R‖) of the two sums."
+            if findings.attends
+            else " This memory has no attention: there is no share of the gradient that comes "
+            "through it."
+        ),
+        "",
+    ]
+    if findings.traced:
+        lines += [
+            "## What is attended to",
+            "",
+            "![attention](attention.png)",
+            "",
+            "The first sequence: a row is a step, a column a remembered one, blank where it is "
+            "forgotten.",
+            "",
+            "![depth](depth.png)",
+            "",
+            "The dependency depth of the last step on h_t is the fewest recurrent factors on any "
+            "path between them; without attention it is the number of steps in between. Theorem 2 "
+            "bounds the gradient from below by λ^d/κ^(d+1).",
+            "",
+        ]
+    else:
+        lines += [
+            "No picture of attention, and no dependency depth: this memory cannot tell what it "
+            "attended to.",
+            "",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""Episodes for the analysis are those of the evaluation; gradients of choices are the policy's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from relagent.analysis.episode import choice_gradients, play_episode
+from relagent.analysis.gradients import gradient_norms
+from relagent.envs.seeding import SeedError
+from relagent.rl.checkpoint import load_policy
+from relagent.rl.play import WorldMismatchError, play
+from relagent.rl.policy import MemoryPolicy
+
+WORLD = "MiniGrid-Empty-5x5-v0"
+
+
+@pytest.fixture
+def policy(agent_run: Callable[[str], Path]) -> MemoryPolicy:
+    return load_policy(agent_run("rel")).policy
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_plays_the_evaluation_episodes(policy: MemoryPolicy, greedy: bool) -> None:
+    expected = play(policy, WORLD, 3, deterministic=greedy)
+    for number in range(3):
+        episode = play_episode(policy, WORLD, number, greedy=greedy)
+        assert len(episode.actions) == expected.lengths[number]
+        assert episode.reward == expected.rewards[number]
+        assert episode.success == expected.successes[number]
+
+
+def test_keeps_what_the_agent_lived(policy: MemoryPolicy) -> None:
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    episode = play_episode(policy, WORLD, 1, pictures=True)
+    steps = len(episode.actions)
+    assert episode.features.shape[:2] == (steps, 1)
+    assert episode.features.dtype == torch.float64
+    assert len(episode.pictures) == steps
+    assert episode.pictures[0].ndim == 3
+    assert episode.names[:3] == ("left", "right", "forward")
+    assert not play_episode(policy, WORLD, 1).pictures
+    for name, value in policy.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+        assert value.dtype == before[name].dtype
+
+
+def test_gradients_of_choices_are_those_of_the_loss(policy: MemoryPolicy) -> None:
+    episode = play_episode(policy, WORLD, 0)
+    length = len(episode.actions)
+    memory, x = episode.policy.memory, episode.features
+    steps, norms = choice_gradients(episode, rows=length)
+    assert steps == list(range(length))
+    for step in (0, length // 2, length - 1):
+        expected = gradient_norms(
+            memory, x, lambda y, step=step: episode.log_probabilities(y)[step]
+        )[: step + 1, 0]
+        np.testing.assert_allclose(norms[step, : step + 1], expected.numpy(), rtol=1e-10)
+        assert np.isnan(norms[step, step + 1 :]).all()
+    last = gradient_norms(memory, x, episode.last_choice)[:, 0]
+    np.testing.assert_allclose(norms[-1], last.numpy(), rtol=1e-10)
+
+
+def test_a_long_episode_keeps_some_actions(policy: MemoryPolicy) -> None:
+    episode = play_episode(policy, WORLD, 0)
+    steps, norms = choice_gradients(episode, rows=3)
+    assert len(steps) == len(norms) == min(3, len(episode.actions))
+    assert steps[-1] == len(episode.actions) - 1
+    assert steps == sorted(set(steps))
+
+
+def test_log_probabilities_are_those_of_the_policy(policy: MemoryPolicy) -> None:
+    episode = play_episode(policy, WORLD, 0)
+    with torch.no_grad():
+        outputs, _ = episode.policy.memory.unroll(episode.features, episode.policy.initial_state(1))
+        logits = episode.policy.action_net(episode.policy.actor_layers(outputs[:, 0]))
+        expected = logits.log_softmax(dim=1).gather(1, torch.tensor(episode.actions)[:, None])
+        torch.testing.assert_close(episode.log_probabilities(outputs), expected[:, 0])
+
+
+def test_impossible_requests_are_refused(policy: MemoryPolicy) -> None:
+    with pytest.raises(SeedError):
+        play_episode(policy, WORLD, -1)
+    with pytest.raises(WorldMismatchError):
+        play_episode(policy, "CartPole-v1")

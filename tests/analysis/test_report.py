@@ -1,0 +1,163 @@
+"""The page of any run, and what the command says to bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from relagent.analysis.__main__ import main
+from relagent.analysis.attention_map import _largest_of_blocks
+from relagent.analysis.findings import Findings, Sight
+from relagent.analysis.measures import Paths
+from relagent.analysis.sequences import take_sequences
+from relagent.memories import MEMORIES
+from relagent.runs.cli import main_guard
+from relagent.tasks.base import cross_entropy
+from relagent.tasks.run import load_model
+
+ATTENTIVE = {"mem", "rel", "mem-rnn", "rel-rnn"}
+
+
+def read(folder: Path) -> tuple[str, dict[str, Any]]:
+    return (folder / "analysis.md").read_text(), json.loads((folder / "analysis.json").read_text())
+
+
+def check_files(folder: Path, page: str) -> set[str]:
+    """The pictures that the page names are there, and no others."""
+    files = {path.name for path in folder.iterdir()} - {"analysis.md", "analysis.json"}
+    assert files == set(re.findall(r"\]\(([^)]+)\)", page))
+    for name in files:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    return files
+
+
+@pytest.mark.parametrize("memory", sorted(MEMORIES))
+def test_any_task_run_has_a_page(
+    memory: str, task_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = task_run(memory)
+    main([str(run), "--sequences", "3"])
+    assert capsys.readouterr().out == f"{run}/analysis/analysis.md\n"
+    page, data = read(run / "analysis")
+    found = data["findings"]
+    assert page.startswith(f"# {memory} on copy\n")
+    assert found["sequences"] == 3 and found["steps"] == [26]
+    assert 0 <= found["accuracy"] <= 1
+    expected = {"gradients.png"}
+    if memory in ATTENTIVE:
+        expected |= {"attention.png", "depth.png"}
+        assert found["kappa"] == (20 if "rel" in memory else 26)
+        assert 0 < found["attention_entropy"] < np.log(26)
+        assert sum(found["depth"]["counts"]) == 3 * 26
+        assert found["depth"]["mean"] <= found["depth_noticed"]["mean"]
+    else:
+        assert page.count("No picture of attention") == 1
+        assert "kappa" not in found
+    if memory in ATTENTIVE | {"sab"}:
+        assert 0 < found["gradient_through_attention"] < 1
+    else:
+        assert page.count("This memory has no attention") == 1
+    # Nothing but the loss's own ten steps reaches a memory that remembers nothing.
+    assert found["steps_without_gradient"] == (pytest.approx(16 / 26) if memory == "none" else 0)
+    assert check_files(run / "analysis", page) == expected
+
+
+@pytest.mark.parametrize("memory", ["rel", "lstm"])
+def test_any_agent_has_a_page(
+    memory: str, agent_run: Callable[[str], Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "page"
+    words = ["--sequences", "2", "--episode", "5", "--env", "MiniGrid-Empty-6x6-v0"]
+    main([str(agent_run(memory)), "--out", str(out), *words])
+    page, data = read(out)
+    assert page.startswith(f"# {memory} in MiniGrid-Empty-6x6-v0\n")
+    assert len(data["findings"]["steps"]) == 2
+    assert data["config"]["episode"] == 5
+    expected = {"gradients.png", "choices.png"}
+    if memory == "rel":
+        expected |= {"attention.png", "depth.png"}
+    assert check_files(out, page) == expected
+
+
+def test_the_same_run_gives_the_same_page(task_run: Callable[[str], Path], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        main([str(task_run("rel")), "--out", str(tmp_path / name), "--sequences", "2"])
+    for path in (tmp_path / "a").iterdir():
+        if path.suffix != ".json":  # it holds the time
+            assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_loss_is_that_of_the_scored_steps(task_run: Callable[[str], Path]) -> None:
+    taken = take_sequences(load_model(task_run("rel-rnn")), 4)
+    y, _ = taken.memory.unroll(taken.x, taken.memory.initial_state(4))
+    weighted = taken.batch._replace(weight=taken.batch.scored.float())
+    torch.testing.assert_close(taken.loss(y), 4 * cross_entropy(taken.head(y), weighted))
+    assert taken.batch.scored.sum() == 40
+
+
+def test_profile_counts_from_the_end() -> None:
+    def sight(values: list[float]) -> Sight:
+        norms = torch.tensor(values)[:, None]
+        return Sight(None, Paths(norms, norms, torch.zeros_like(norms)))
+
+    findings = Findings((sight([7.0, 1.0, 2.0]), sight([3.0, 4.0])), attends=False)
+    profile = findings.profile(lambda paths: paths.total)
+    np.testing.assert_allclose(profile.median, [3, 2, 7])
+    np.testing.assert_allclose(profile.low, [2.5, 1.5, 7])
+    assert not findings.traced
+
+
+def test_thin_lines_survive_a_small_picture() -> None:
+    matrix = np.full((10, 10), np.nan)
+    matrix[7, 2], matrix[8, 2] = 0.25, 0.75
+    small = _largest_of_blocks(matrix, 3)
+    assert small.shape == (4, 4)
+    assert small[2, 0] == 0.75
+    assert np.isnan(small).sum() == 15
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "no run at nowhere"),
+        (["{task}", "--sequences", "0"], "at least 1"),
+        (["{task}", "--env", "MiniGrid-Empty-5x5-v0"], "plays no episodes"),
+        (["{agent}", "--env", "CartPole-v1"], "choose such a world"),
+        (["{agent}", "--episode", "-1"], "negative"),
+        (["{task}", "--out", "{task}/config.json"], "cannot write"),
+        (["{broken}"], "broken/config.json"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str],
+    said: str,
+    task_run: Callable[[str], Path],
+    agent_run: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    places = {"task": task_run("rel"), "agent": agent_run("rel"), "broken": tmp_path / "broken"}
+    capsys.readouterr()
+    assert main_guard(lambda: main([word.format(**places) for word in words])) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
+    assert said in message
+
+
+def test_the_command_exists() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "relagent.analysis", "nowhere"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no run at nowhere")
