@@ -8,6 +8,7 @@ own feature extractors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -25,27 +26,36 @@ from stable_baselines3.common.torch_layers import (
 from torch import Tensor, nn
 
 from relagent.rl.distinct import RowCache, distinct_rows
+from relagent.rl.lookup import lookup_max
 
 
 class GridEncoder(BaseFeaturesExtractor):
-    """Encode a partial view of a grid world; with a mission, the text conditions the view.
+    """Encode a partial view of a grid world: the best that any cell has to say, place by place.
 
-    The embeddings of a cell's object, colour and state codes are added up, as in BabyAI
-    (Chevalier-Boisvert et al. 2019); two 3 x 3 convolutions follow, then one that spans what is
-    left. A mission is read by a GRU whose last state scales and shifts the channels of the first
-    two (FiLM, Perez et al. 2018)::
+    A cell c at place p, seen from the agent, says (without a mission, the second line is missing)::
 
-        channel_k  ->  (1 + γ_k(mission)) · channel_k + β_k(mission)
+        e    = object_c + colour_c + state_c                 embeddings of its three codes
+        f    = W relu(e + P p) + b                           what it means, there
+             + M tanh(Q(mission) e) + s(mission)             and how it matches the mission
+        g_k  = max over all cells of f_k                     each feature asks for its best cell
+        y    = relu(V relu(g) + direction + previous action)
 
-    Direction and previous action are embedded and added before the last nonlinearity, so that
-    each *distinct* pair of view and mission in a batch is encoded only once.
+    Maximum over a set, as in PointNet (Qi et al. 2017). What a cell says does not depend on
+    what stands around it, and distance enters as a number, not as a cell of its own: that carries
+    over from small worlds to large ones. Embeddings of codes are added as in BabyAI
+    (Chevalier-Boisvert et al. 2019). Q and s are linear in the last state of a GRU that reads the
+    mission.
+
+    Each *distinct* pair of view and mission in a batch is encoded only once, each distinct kind of
+    cell is given its meaning only once at every place, and only the best cells have a gradient.
 
     Args:
         observation_space: a dictionary with ``image`` [V, V, 3] and any of ``direction``,
-            ``previous_action`` and ``mission``.
+            ``previous_action`` and ``mission``; the agent stands in the middle of the last row and
+            looks towards the first.
         features_dim: F, the number of features.
-        channels: channels of the convolutions.
-        cell_size: size of the embedding of a cell.
+        channels: C, the number of features that ask for their best cell.
+        cell_size: E, size of the embedding of a cell.
         mission_size: size of the word embeddings and of the GRU.
     """
 
@@ -53,30 +63,31 @@ class GridEncoder(BaseFeaturesExtractor):
         self,
         observation_space: spaces.Space[Any],
         features_dim: int = 64,
-        channels: int = 32,
-        cell_size: int = 16,
+        channels: int = 64,
+        cell_size: int = 32,
         mission_size: int = 32,
     ) -> None:
         super().__init__(observation_space, features_dim)
         parts = cast(spaces.Dict, observation_space).spaces
         image = cast(spaces.Box, parts["image"])
-        codes = image.high.reshape(-1, 3).max(axis=0).astype(int) + 1
-        view = image.shape[0]
+        self.codes: list[int] = (image.high.reshape(-1, 3).max(axis=0).astype(int) + 1).tolist()
 
-        self.cells = nn.ModuleList(nn.Embedding(int(n), cell_size) for n in codes)
-        self.conv1 = nn.Conv2d(cell_size, channels, kernel_size=3)
-        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3)
-        self.spread = nn.Linear(channels * (view - 4) ** 2, features_dim)
-        for layer in (self.conv1, self.conv2, self.spread):
+        self.cells = nn.ModuleList(nn.Embedding(n, cell_size) for n in self.codes)
+        self.register_buffer("places", places(image.shape[0]), persistent=False)
+        self.places: Tensor
+        self.place = nn.Linear(self.places.shape[1], cell_size)  # P
+        self.meaning = nn.Linear(cell_size, channels)  # W, b
+        self.spread = nn.Linear(channels, features_dim)  # V
+        for layer in (self.meaning, self.spread):
             nn.init.orthogonal_(layer.weight, gain=2**0.5)
-            nn.init.zeros_(cast(Tensor, layer.bias))
+            nn.init.zeros_(layer.bias)
 
         self.direction = _embedding_of(parts.get("direction"), features_dim)
         self.previous_action = _embedding_of(parts.get("previous_action"), features_dim)
         self.mission: MissionEncoder | None = None
         if "mission" in parts:
             words = int(cast(spaces.Box, parts["mission"]).high.max()) + 1
-            self.mission = MissionEncoder(words, mission_size, channels)
+            self.mission = MissionEncoder(words, mission_size, cell_size, channels)
         self._known: RowCache | None = None
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
@@ -123,45 +134,85 @@ class GridEncoder(BaseFeaturesExtractor):
 
     def _encode(self, view: Tensor, mission: Tensor | None) -> Tensor:
         """Encode distinct views: [U, V, V, 3] (and missions [U, L]) -> [U, F]."""
-        codes = view.long()
-        cells = sum(embed(codes[..., part]) for part, embed in enumerate(self.cells))
-        planes = cast(Tensor, cells).permute(0, 3, 1, 2)  # [U, V, V, E] -> [U, E, V, V]
-        if mission is None or self.mission is None:
-            planes = self.conv1(planes).relu()
-            planes = self.conv2(planes).relu()
-        else:
-            scale1, shift1, scale2, shift2 = self.mission(mission)
-            planes = ((1 + scale1) * self.conv1(planes) + shift1).relu()
-            planes = ((1 + scale2) * self.conv2(planes) + shift2).relu()
-        return cast(Tensor, self.spread(planes.flatten(1)))
+        kinds, kind = self._kinds(view.flatten(1, 2).long())  # K of them; [U, P]
+        e = sum(embed(kinds[:, part]) for part, embed in enumerate(self.cells))  # [K, E]
+        assert isinstance(e, Tensor)
+        f = self.meaning((e.unsqueeze(1) + self.place(self.places)).relu())  # [K, P, C]
+        n_places = len(self.places)
+        tables = [f.flatten(0, 1)]
+        rows = [kind * n_places + torch.arange(n_places, device=kind.device)]
+        if mission is not None and self.mission is not None:
+            matches, reader = self.mission(mission, e)  # [M, K, C], [U]
+            tables.append(matches.flatten(0, 1))
+            rows.append(kind + len(kinds) * reader.unsqueeze(1))
+        return cast(Tensor, self.spread(lookup_max(tables, rows).relu()))
+
+    def _kinds(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Group equal cells [U, P, 3]: return the K kinds [K, 3] and each cell's kind [U, P]."""
+        _, colours, states = self.codes
+        number = (cells[..., 0] * colours + cells[..., 1]) * states + cells[..., 2]
+        there = torch.zeros(math.prod(self.codes), dtype=torch.bool, device=cells.device)
+        there[number] = True
+        numbers = there.nonzero().squeeze(1)
+        kinds = [numbers // (colours * states), numbers // states % colours, numbers % states]
+        return torch.stack(kinds, dim=1), (there.cumsum(0) - 1)[number]
+
+
+def places(view: int) -> Tensor:
+    """Return where each cell of a view stands, seen from the agent: [view·view, 8].
+
+    With x to the right and y ahead: x, y and |x| + y in units of the view, the sign of x, and
+    whether the cell is in the agent's column, in its row, right before it, or its own.
+    """
+    columns, rows = torch.meshgrid(torch.arange(view), torch.arange(view), indexing="ij")
+    x, y = (columns - view // 2).float(), (view - 1 - rows).float()
+    ahead, beside = x == 0, y == 0
+    front = ahead & (y == 1)
+    far = view - 1
+    linear = [2 * x / far, 2 * y / far, (x.abs() + y) / far, x.sign()]
+    flags = [flag.float() for flag in (ahead, beside, front, ahead & beside)]
+    return torch.stack([*linear, *flags], dim=2).flatten(0, 1)
 
 
 class MissionEncoder(nn.Module):
-    """Read a mission and say how it conditions two layers of image channels (FiLM).
+    """Read a mission and say how well each kind of cell matches it.
 
     Args:
         words: size of the vocabulary; word 0 is padding.
         size: size of the word embeddings and of the GRU.
-        channels: channels of each conditioned layer.
+        cell_size: E, size of the embedding of a cell.
+        channels: C, features of a cell.
+        heads: questions that a mission asks of a cell.
     """
 
-    def __init__(self, words: int, size: int, channels: int) -> None:
+    def __init__(
+        self, words: int, size: int, cell_size: int, channels: int, heads: int = 8
+    ) -> None:
         super().__init__()
         self.words = nn.Embedding(words, size, padding_idx=0)
         self.reader = nn.GRU(size, size, batch_first=True)
-        self.film = nn.Linear(size, 4 * channels)
-        nn.init.orthogonal_(self.film.weight, gain=0.1)
-        nn.init.zeros_(self.film.bias)
+        self.questions = nn.Linear(size, heads * cell_size)  # Q
+        self.match = nn.Linear(heads, channels, bias=False)  # M
+        self.shift = nn.Linear(size, channels)  # s
+        self.heads = heads
+        nn.init.orthogonal_(self.shift.weight, gain=0.1)
+        nn.init.zeros_(self.shift.bias)
 
-    def forward(self, mission: Tensor) -> tuple[Tensor, ...]:
-        """Missions [U, L] -> (γ, β, γ', β'), each [U, channels, 1, 1]."""
+    def forward(self, mission: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare missions [U, L] with embedded kinds of cells [K, E].
+
+        Returns:
+            For each of the M distinct missions [M, K, C], and for each row its mission's number
+            [U].
+        """
         rows, inverse = distinct_rows(mission)
         texts = mission[rows].long()
         lengths = (texts > 0).sum(dim=1)
         read, _ = self.reader(self.words(texts[:, : max(1, int(lengths.max()))]))
         last = read[torch.arange(len(texts), device=texts.device), (lengths - 1).clamp(min=0)]
-        conditions = self.film(last)[inverse]
-        return tuple(conditions[:, :, None, None].chunk(4, dim=1))
+        questions = self.questions(last).view(len(texts), self.heads, -1)  # [M, heads, E]
+        answers = torch.einsum("mhe,ke->mkh", questions, cells) / cells.shape[1] ** 0.5
+        return self.match(answers.tanh()) + self.shift(last).unsqueeze(1), inverse
 
 
 def _embedding_of(space: spaces.Space[Any] | None, size: int) -> nn.Embedding | None:

@@ -42,6 +42,11 @@ def select(memory: type, x: Tensor) -> Kernel | None:
     return _registered.get((f"{memory.__module__}.{memory.__qualname__}", device))
 
 
+def enabled() -> bool:
+    """Whether kernels may be used here and now."""
+    return _enabled
+
+
 @contextmanager
 def disable() -> Iterator[None]:
     """Run the pure definitions inside the ``with`` block, whatever kernels there are."""

@@ -64,9 +64,9 @@ class _Announcement(event.Listener):
 
     def on_start(self, event: Any) -> None:
         module = event.data["dispatcher"].py_func.__module__
-        if not self.said and module.startswith(__package__):
+        if not self.said and module.startswith("relagent."):
             self.said = True
-            print("relagent: compiling the memory kernels, once (10-30 s)", file=sys.stderr)
+            print("relagent: compiling kernels, once (10-30 s)", file=sys.stderr)
 
     def on_end(self, event: Any) -> None:
         pass
