@@ -35,6 +35,7 @@ _ARGUMENTS = (
     "ent_coef",
     "vf_coef",
     "max_grad_norm",
+    "exploring_starts",
     "target_kl",
     "seed",
 )
@@ -86,6 +87,7 @@ def model_state(model: MemoryPPO) -> dict[str, Any]:
         "memory": model._last_state,
         "observations": model._last_obs,
         "episode_starts": model._last_episode_starts,
+        "exploring": model._exploring.left,
         "episodes": [
             {"r": float(episode["r"]), "l": int(episode["l"])}
             for episode in model.ep_info_buffer or ()
@@ -113,6 +115,7 @@ def restore_model(model: MemoryPPO, state: dict[str, Any]) -> None:
         model._last_state = kind(*(part.to(model.device) for part in state["memory"]))
         model._last_obs = state["observations"]
         model._last_episode_starts = state["episode_starts"]
+        model._exploring.left = state["exploring"]
 
 
 def check_spaces(

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from copy import deepcopy
+from itertools import compress
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -21,7 +22,6 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  # the field's name for it
 
 from relagent.errors import RelagentError
 from relagent.memories import AnyState, take_rows
@@ -33,6 +33,7 @@ from relagent.rl.checkpoint import (
     space_of,
 )
 from relagent.rl.distinct import RowCache
+from relagent.rl.exploring import ExploringStarts
 from relagent.rl.policy import (
     GruPolicy,
     LstmPolicy,
@@ -80,6 +81,8 @@ class MemoryPPO(OnPolicyAlgorithm):
         ent_coef: weight of the entropy bonus.
         vf_coef: weight of the value loss.
         max_grad_norm: the gradient's norm is clipped to this.
+        exploring_starts: open every second episode with up to this many random actions, see
+            :class:`~relagent.rl.exploring.ExploringStarts`.
         target_kl: stop the epochs when the approximate KL divergence passes 1.5 times this.
         policy_kwargs: options of the policy.
 
@@ -115,6 +118,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         max_grad_norm: float = 0.5,
         use_sde: bool = False,
         sde_sample_freq: int = -1,
+        exploring_starts: int = 0,
         target_kl: float | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -162,6 +166,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         self.clip_range = clip_range
         self.clip_range_vf = clip_range_vf
         self.normalize_advantage = normalize_advantage
+        self.exploring_starts = exploring_starts
         self.target_kl = target_kl
         self._last_state: AnyState | None = None
         self.rollout: Rollout | None = None
@@ -184,6 +189,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+        self._exploring = ExploringStarts(self.exploring_starts, self.action_space)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
@@ -196,11 +202,18 @@ class MemoryPPO(OnPolicyAlgorithm):
         return self.policy_aliases[policy_name]
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        fresh = self._last_obs is None
+        before = self._last_obs
         result = super()._setup_learn(*args, **kwargs)
-        if fresh or self._last_state is None:
-            self._last_state = self.policy.initial_state(self.n_envs)
+        if self._last_obs is not before or self._last_state is None:
+            self.begin_episodes(self._last_obs)
         return result
+
+    def begin_episodes(self, observations: Any) -> None:
+        """Go on from the first observations of new episodes in all environments."""
+        self._last_obs = observations
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+        self._last_state = self.policy.initial_state(self.n_envs)
+        self._exploring.restart(self.n_envs)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
@@ -224,6 +237,7 @@ class MemoryPPO(OnPolicyAlgorithm):
             episode_starts = self._to_tensor(self._last_episode_starts).bool()
             with torch.no_grad(), self.policy.recalling(encodings):
                 actions, values, log_prob, state = self.policy(observations, state, episode_starts)
+            actions, own = self._exploring.open(actions)
 
             new_obs, rewards, dones, infos = env.step(self.policy.to_env(actions))
             self.num_timesteps += env.num_envs
@@ -232,11 +246,14 @@ class MemoryPPO(OnPolicyAlgorithm):
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
             self._last_state = state
+            played = self._exploring.own.numpy()
+            self._exploring.end(torch.as_tensor(dones))
 
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
-            self._update_info_buffer(infos, dones)
+            # What opened with random actions says nothing of the agent.
+            self._update_info_buffer(list(compress(infos, played)), dones[played])
 
             rewards = self._bootstrap_truncated(rewards, dones, infos, state)
             rollout.add(
@@ -246,6 +263,7 @@ class MemoryPPO(OnPolicyAlgorithm):
                 self._to_tensor(rewards).to(values.dtype),
                 values,
                 log_prob,
+                own,
             )
 
         ended = self._to_tensor(dones).bool()
@@ -303,9 +321,12 @@ class MemoryPPO(OnPolicyAlgorithm):
             None if self.clip_range_vf is None else cast(Schedule, self.clip_range_vf)(progress)
         )
 
-        if self.normalize_advantage and rollout.advantages.numel() > 1:
-            advantages = rollout.advantages
-            rollout.advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        own = rollout.own
+        if self.normalize_advantage and own.sum() > 1:
+            advantages = rollout.advantages[own]
+            rollout.advantages = (rollout.advantages - advantages.mean()) / (
+                advantages.std() + 1e-8
+            )
 
         envs_per_batch = max(1, self.batch_size // rollout.n_steps)
         n_batches = math.ceil(rollout.n_envs / envs_per_batch)
@@ -335,7 +356,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         self.logger.record(
             "train/explained_variance",
             explained_variance(
-                rollout.values.flatten().cpu().numpy(), rollout.returns.flatten().cpu().numpy()
+                rollout.values[own].cpu().numpy(), rollout.returns[own].cpu().numpy()
             ),
         )
         if hasattr(self.policy, "log_std"):
@@ -350,20 +371,28 @@ class MemoryPPO(OnPolicyAlgorithm):
         values, log_prob, entropy = self.policy.evaluate_actions(
             batch.observations, batch.actions, batch.start_state, batch.episode_starts
         )
+        own = batch.own.to(values.dtype)
+        weight = own / own.sum().clamp(min=1)  # [T, B], adds up to 1
+
+        def mean(values: Tensor) -> Tensor:
+            return (values * weight).sum()
+
         log_ratio = log_prob - batch.old_log_prob
         ratio = log_ratio.exp()
-        policy_loss = -torch.min(
-            batch.advantages * ratio,
-            batch.advantages * ratio.clamp(1 - clip_range, 1 + clip_range),
-        ).mean()
+        policy_loss = -mean(
+            torch.min(
+                batch.advantages * ratio,
+                batch.advantages * ratio.clamp(1 - clip_range, 1 + clip_range),
+            )
+        )
 
         if clip_range_vf is not None:
             change = (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
             values = batch.old_values + change
-        value_loss = F.mse_loss(values, batch.returns)
+        value_loss = mean((values - batch.returns).square())
 
         # Without a closed form the entropy is estimated from the actions taken.
-        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+        entropy_loss = mean(log_prob) if entropy is None else -mean(entropy)
 
         loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
         with torch.no_grad():
@@ -373,8 +402,8 @@ class MemoryPPO(OnPolicyAlgorithm):
                 "value_loss": value_loss.detach(),
                 "entropy_loss": entropy_loss.detach(),
                 # An estimate that is never negative (Schulman 2020, "Approximating KL divergence").
-                "approx_kl": (ratio - 1 - log_ratio).mean(),
-                "clip_fraction": ((ratio - 1).abs() > clip_range).to(ratio.dtype).mean(),
+                "approx_kl": mean(ratio - 1 - log_ratio),
+                "clip_fraction": mean(((ratio - 1).abs() > clip_range).to(ratio.dtype)),
             }
         return loss, statistics
 

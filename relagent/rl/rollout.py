@@ -31,6 +31,8 @@ class Minibatch(NamedTuple):
     """[T, B]."""
     returns: Tensor
     """[T, B]."""
+    own: Tensor
+    """[T, B] Boolean: where the action was the agent's own choice; only there it learns."""
 
 
 class Rollout:
@@ -57,6 +59,7 @@ class Rollout:
         rewards: Tensor,
         values: Tensor,
         log_prob: Tensor,
+        own: Tensor,
     ) -> None:
         """Add one step of all environments; every tensor is [E, ...]."""
         self._observations.append(observations)
@@ -66,6 +69,7 @@ class Rollout:
             "rewards": rewards,
             "values": values,
             "log_prob": log_prob,
+            "own": own,
         }
         for name, tensor in step.items():
             self._steps.setdefault(name, []).append(tensor)
@@ -97,6 +101,7 @@ class Rollout:
     rewards: Tensor
     values: Tensor
     log_prob: Tensor
+    own: Tensor
 
     def minibatches(
         self, n_batches: int, generator: torch.Generator | None = None
@@ -120,6 +125,7 @@ class Rollout:
             old_log_prob=self.log_prob[:, envs],
             advantages=self.advantages[:, envs],
             returns=self.returns[:, envs],
+            own=self.own[:, envs],
         )
 
 

@@ -64,9 +64,17 @@ class TrainConfig(Config):
     gamma: float = option(0.99, "Discount of future rewards.")
     gae_lambda: float = option(0.95, "λ of generalised advantage estimation.")
     clip_range: float = option(0.2, "Clip range of the policy's ratio.")
-    ent_coef: float = option(0.01, "Weight of the entropy bonus.")
+    normalize_advantage: bool = option(
+        False,
+        "Scale each rollout's advantages to deviation 1; without, the entropy bonus keeps its "
+        "weight when there is little left to win.",
+    )
+    ent_coef: float = option(0.003, "Weight of the entropy bonus.")
     vf_coef: float = option(0.5, "Weight of the value loss.")
     max_grad_norm: float = option(0.5, "The gradient's norm is clipped to this.")
+    exploring_starts: int = option(
+        64, "Open every second training episode with up to this many random actions."
+    )
     parts: tuple[str, ...] | None = option(
         None,
         "Parts of a grid observation: image, direction, previous_action, mission; none takes all, "
@@ -95,7 +103,7 @@ class TrainConfig(Config):
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(name, getattr(self, name), "it must be at least 1")
-        for name in ("seed", "ent_coef", "vf_coef", "learning_rate_end"):
+        for name in ("seed", "ent_coef", "vf_coef", "learning_rate_end", "exploring_starts"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(name, getattr(self, name), "it must not be negative")
         for name in ("learning_rate", "clip_range", "max_grad_norm", "checkpoint_every"):
@@ -209,9 +217,11 @@ def _make(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
         clip_range=config.clip_range,
+        normalize_advantage=config.normalize_advantage,
         ent_coef=config.ent_coef,
         vf_coef=config.vf_coef,
         max_grad_norm=config.max_grad_norm,
+        exploring_starts=config.exploring_starts,
         policy_kwargs={
             "memory": config.memory,
             "memory_kwargs": config.memory_options,
@@ -226,9 +236,7 @@ def _make(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
 def _begin_worlds(model: MemoryPPO, worlds: ReplayableVecEnv, seed: int) -> None:
     """Start new episodes in all worlds, with empty memories."""
     mixed = np.random.SeedSequence([seed, model.num_timesteps]).generate_state(1)[0]
-    model._last_obs = worlds.restart(int(mixed) % 2**30)  # type: ignore[assignment]  # Dict or array
-    model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
-    model._last_state = model.policy.initial_state(model.n_envs)
+    model.begin_episodes(worlds.restart(int(mixed) % 2**30))
 
 
 def _learn(

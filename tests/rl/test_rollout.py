@@ -72,7 +72,8 @@ def rollout_of(steps: int, envs: int) -> Rollout:
     rollout = Rollout(steps, envs, map_state(lambda part: part + column[:, None], empty))
     for t in range(steps):
         marks = 100.0 * t + column
-        rollout.add({"mark": marks[:, None]}, torch.zeros(envs).bool(), marks, marks, marks, marks)
+        no, yes = torch.zeros(envs).bool(), torch.ones(envs).bool()
+        rollout.add({"mark": marks[:, None]}, no, marks, marks, marks, marks, yes)
     rollout.finish(torch.zeros(envs), torch.zeros(envs).bool(), 0.9, 0.9)
     return rollout
 

@@ -28,12 +28,15 @@ def minibatch(model: MemoryPPO) -> Minibatch:
 
 @pytest.mark.parametrize("clip_range_vf", [None, 0.5])
 @pytest.mark.parametrize("action", ["discrete", "box"])
-def test_the_loss_is_the_papers(action: str, clip_range_vf: float | None) -> None:
-    """Equations 7 and 9 of Schulman et al. 2017, written as a loop over transitions."""
+@pytest.mark.parametrize("all_own", [True, False])
+def test_the_loss_is_the_papers(action: str, clip_range_vf: float | None, all_own: bool) -> None:
+    """Equations 7 and 9 of Schulman et al. 2017, a loop over the agent's own transitions."""
     model = small_model(
         toys(4, "box", action), "rel", double=True, ent_coef=0.07, vf_coef=0.3
     ).learn(12 * 4)
     batch = minibatch(model)
+    if not all_own:
+        batch = batch._replace(own=torch.rand(12, 4) < 0.6)
 
     loss, logged = model._loss(batch, 0.2, clip_range_vf)
 
@@ -45,6 +48,8 @@ def test_the_loss_is_the_papers(action: str, clip_range_vf: float | None) -> Non
     surrogates, squares, divergences, clipped = [], [], [], []
     for t in range(12):
         for e in range(4):
+            if not batch.own[t, e]:
+                continue
             change = float(log_prob[t, e] - batch.old_log_prob[t, e])
             ratio, advantage = exp(change), float(batch.advantages[t, e])
             limited = min(max(ratio, 0.8), 1.2)
@@ -59,7 +64,7 @@ def test_the_loss_is_the_papers(action: str, clip_range_vf: float | None) -> Non
     def mean(numbers: list[float]) -> float:
         return sum(numbers) / len(numbers)
 
-    expected = -mean(surrogates) - 0.07 * entropies.mean().item() + 0.3 * mean(squares)
+    expected = -mean(surrogates) - 0.07 * entropies[batch.own].mean().item() + 0.3 * mean(squares)
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-10)
     assert float(logged["policy_gradient_loss"]) == pytest.approx(-mean(surrogates), abs=1e-10)
     assert float(logged["value_loss"]) == pytest.approx(mean(squares), abs=1e-10)
