@@ -69,7 +69,7 @@ class TrainConfig(Config):
         "Scale each rollout's advantages to deviation 1; without, the entropy bonus keeps its "
         "weight when there is little left to win.",
     )
-    ent_coef: float = option(0.003, "Weight of the entropy bonus.")
+    ent_coef: float = option(0.006, "Weight of the entropy bonus.")
     vf_coef: float = option(0.5, "Weight of the value loss.")
     max_grad_norm: float = option(0.5, "The gradient's norm is clipped to this.")
     exploring_starts: int = option(
