@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from relagent.analysis import sparse, uniform
-from relagent.runs.cli import ArgumentParser, main_guard
+from relagent.analysis.report import png
+from relagent.analysis.trained import StoppedError
+from relagent.analysis.trained_figures import TRAINED_FIGURES
+from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
+from relagent.runs.config import add_arguments, from_arguments, to_json
+from relagent.runs.files import write_atomically
+from relagent.runs.provenance import provenance
 
 
 def theorem1() -> Figure:
@@ -148,21 +154,65 @@ def _number(z: complex) -> str:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {"theorem1": theorem1, "theorem2": theorem2}
-"""Every figure by the name that the command uses. A new figure is a function and one line here."""
+"""Figures that need no training, by the name that the command uses; of others see
+:data:`relagent.analysis.trained_figures.TRAINED_FIGURES`. A new figure is a function and one line.
+"""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draw one figure into a folder, as NAME.png."""
+def _without_places(words: Sequence[str]) -> list[str]:
+    """The words of the command line without the folders: what decides what is drawn."""
+    kept = ["relagent.analysis.figures"]
+    skip = False
+    for word in words:
+        if not skip and not word.startswith(("--runs=", "--out=")) and word not in _PLACES:
+            kept.append(word)
+        skip = word in _PLACES
+    return kept
+
+
+_PLACES = ("--runs", "--out")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw one figure into a folder, as NAME.png; of trained models also NAME.json."""
+    words = sys.argv[1:] if argv is None else list(argv)
     parser = ArgumentParser(prog="python -m relagent.analysis.figures", description=__doc__)
-    parser.add_argument("name", choices=FIGURES, help="which figure")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder to write into")
-    arguments = parser.parse_args(argv)
-    mpl.use("Agg")
+    commands = parser.add_subparsers(required=True, metavar="NAME", dest="name")
+    for name, function in (*FIGURES.items(), *((n, f) for n, (_, f) in TRAINED_FIGURES.items())):
+        summary = str(function.__doc__).split("\n")[0]
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--out", type=Path, default=Path(), help="folder to write into")
+        if name in TRAINED_FIGURES:
+            add_arguments(command, TRAINED_FIGURES[name][0])
+    arguments = parser.parse_args(words)
+    name = arguments.name
+    files: dict[str, bytes] = {}
+    if name in FIGURES:
+        files[f"{name}.png"] = png(FIGURES[name]())
+    else:
+        kind, draw = TRAINED_FIGURES[name]
+        config = from_arguments(kind, arguments)
+        with GracefulStop() as stop:
+            try:
+                figure, numbers = draw(config, lambda: stop.requested)
+            except StoppedError as error:
+                print(error, file=sys.stderr)
+                return stop.exit_code
+        files[f"{name}.png"] = png(figure)
+        # Where runs and figures are kept has no part in them.
+        settings = {key: value for key, value in to_json(config).items() if key != "runs"}
+        record = {
+            "figure": name,
+            "settings": settings,
+            **numbers,
+            "provenance": provenance(command=_without_places(words)),
+        }
+        files[f"{name}.json"] = json.dumps(record, indent=2, allow_nan=False).encode() + b"\n"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / f"{arguments.name}.png"
-    # Without the version in its metadata, the same figure is the same file.
-    FIGURES[arguments.name]().savefig(path, dpi=110, metadata={"Software": None})
-    print(path)
+    for file, content in files.items():
+        write_atomically(arguments.out / file, content)
+        print(arguments.out / file)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""Models for the figures: trained where they are not there yet, and what is measured of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from relagent.analysis.findings import Findings, Sight
+from relagent.analysis.measures import gradient_paths
+from relagent.analysis.sequences import take_sequences
+from relagent.errors import RelagentError
+from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.directory import RunDirectory
+from relagent.tasks.config import GeneratedConfig, TaskConfig
+from relagent.tasks.defaults import default_config
+from relagent.tasks.run import LoadedModel, load_model, make_model, read_task_config
+from relagent.tasks.train import resume, train
+
+Stop = Callable[[], bool]
+
+
+class FigureRunError(RelagentError):
+    """A run of a figure that cannot be used as asked."""
+
+
+class StoppedError(RelagentError):
+    """The user stopped a figure's trainings; what was done is saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedConfig(Config):
+    """How the models of a figure are trained; the same for all of them."""
+
+    T: int = option(100, "The delay of the sequences, which have T + 20 steps.", flag="--T")
+    updates: int = option(8000, "Updates at most; training ends before if the task is solved.")
+    seeds: int = option(1, "Models of each setting, with the seeds from 0.")
+    hidden_size: int = option(64, "Size of the hidden state.")
+    optimizer: str = option(
+        "adam", "What takes the steps on copy and denoise.", choices=("adam", "rmsprop")
+    )
+    learning_rate: float = option(1e-3, "Step size on copy and denoise.")
+    sequences: int = option(32, "Sequences that a trained model is looked at with.")
+    runs: str = option("runs/figures", "Folder of the runs; those already there are not repeated.")
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        for name in ("T", "updates", "seeds", "hidden_size", "sequences"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, getattr(self, name), "it must be at least 1")
+
+    def settings(self, task: str, memory: str, seed: int, **options: Any) -> TaskConfig:
+        """Return the settings of one model; ``options`` are those of its memory or its task.
+
+        On data sets, training keeps the step size of :mod:`relagent.tasks.defaults`.
+        """
+        values: dict[str, Any] = {
+            "hidden_size": self.hidden_size,
+            "seed": seed,
+            "device": "cpu",
+            "threads": 1,
+        }
+        if task in ("copy", "denoise"):
+            values |= {
+                "T": self.T,
+                "updates": self.updates,
+                "optimizer": self.optimizer,
+                "learning_rate": self.learning_rate,
+            }
+        return default_config(task, memory, **{**values, **options})
+
+
+def trained(config: TaskConfig, root: Path, stop: Stop) -> LoadedModel:
+    """Return a trained model, from its run under ``root``; a run that is missing is made.
+
+    Args:
+        config: its settings.
+        root: folder of the runs.
+        stop: polled between updates; true saves and ends.
+
+    Raises:
+        FigureRunError: a run of that name was made with other settings.
+        StoppedError: asked to stop.
+        RelagentError: it cannot be trained; one line says why.
+    """
+    path = run_of(config, root)
+    if not (path / "config.json").exists():
+        done = train(config, path, stop)
+    else:
+        known, wanted = to_json(read_task_config(RunDirectory.open(path))), to_json(config)
+        for name, value in known.items():
+            if value != wanted[name]:
+                raise FigureRunError(
+                    f"{path} was made with {name} {value!r}, now it is {wanted[name]!r}: ask for "
+                    "the same, or choose another --runs"
+                )
+        done = (path / "result.json").exists() or resume(path, stop=stop)
+    if not done:
+        raise StoppedError(f"stopped: the same command goes on, with the runs in {root}")
+    return load_model(path)
+
+
+def run_of(config: TaskConfig, root: Path) -> Path:
+    """Return the folder of a run under ``root``: ``denoise-rel-T100-n64-nu15-rho3-s0``."""
+    parts = [config.task, config.memory]
+    if isinstance(config, GeneratedConfig):
+        parts.append(f"T{config.T}")
+    parts.append(f"n{config.hidden_size}")
+    parts += [f"{name}{v}" for name in ("nu", "rho") if (v := getattr(config, name)) is not None]
+    return root / "-".join([*parts, f"s{config.seed}"])
+
+
+def final_accuracy(run: Path) -> float:
+    """Return the accuracy that a finished run's last evaluation found."""
+    result = json.loads((run / "result.json").read_bytes())
+    return float(result["validation"]["validation/accuracy"])
+
+
+def gradients_of(loaded: LoadedModel, sequences: int) -> Findings:
+    """Measure a model's gradients along so many sequences that it was not trained on."""
+    taken = take_sequences(loaded, sequences)
+    memory = taken.memory
+    sight = Sight(None, gradient_paths(memory, taken.x, taken.loss))
+    return Findings((sight,), getattr(memory, "attention", None) is not None)
+
+
+def untrained(config: TaskConfig) -> LoadedModel:
+    """Return the model that a run starts from."""
+    task = config.make_task()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return LoadedModel(make_model(config, task).eval(), config, task, 0)
+
+
+class Norms(NamedTuple):
+    """What is told of the gradient norms along sequences, of all sequences and steps."""
+
+    median: float
+    decades: float
+    """log10 of the 95% quantile over the 5% quantile: how many powers of ten 90% of them span."""
+    first: float
+    """Median over the first tenth of the steps."""
+    last: float
+    """Median over the last tenth of the steps."""
+
+
+def norms_of(findings: Findings) -> Norms:
+    """Summarise ‖∇_{h_t} L‖ of equally long sequences."""
+    table = findings.sights[0].paths.total.double().cpu().numpy()
+    tenth = max(1, len(table) // 10)
+    low, median, high = np.quantile(table, [0.05, 0.5, 0.95])
+    decades = float(np.log10(high / low)) if low > 0 else float("inf")
+    first, last = float(np.median(table[:tenth])), float(np.median(table[-tenth:]))
+    return Norms(float(median), decades, first, last)

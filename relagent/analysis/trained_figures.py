@@ -1,0 +1,309 @@
+"""Figures of trained models: what the paper shows of gradients and attention, measured again.
+
+Each takes its settings and a question whether to stop, and returns the picture with its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from relagent.analysis.attention_map import attention_matrix, darkest, draw_attention
+from relagent.analysis.draw import draw_profile
+from relagent.analysis.findings import Findings, Profile
+from relagent.analysis.measures import attended_age, attention_entropy, look_back
+from relagent.analysis.peak import peak_megabytes
+from relagent.analysis.sequences import take_sequences
+from relagent.analysis.trained import (
+    Norms,
+    Stop,
+    TrainedConfig,
+    final_accuracy,
+    gradients_of,
+    norms_of,
+    run_of,
+    trained,
+    untrained,
+)
+from relagent.rl.figure import COLOURS
+from relagent.runs.config import ConfigError, option
+from relagent.tasks.config import TaskConfig
+from relagent.tasks.run import LoadedModel
+
+
+class Drawn(NamedTuple):
+    """A figure, and the numbers in it as plain values."""
+
+    figure: Figure
+    numbers: dict[str, Any]
+
+
+SIZES = (3, 8, 18, 25)
+"""The values of ν and ρ in figure 3 of Kerg et al. 2020, where the other one is ``OTHER``."""
+OTHER = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure3Config(TrainedConfig):
+    """Settings of :func:`figure3`."""
+
+    memory: str = option("rel", "Memory with relevancy screening.", choices=("rel", "rel-rnn"))
+
+
+def figure3(config: Figure3Config, stop: Stop) -> Drawn:
+    """Denoise: ‖∇_{h_t} L‖ after training for ρ, then ν, in 3, 8, 18, 25 (the other one 15)."""
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    numbers: dict[str, Any] = {}
+    for axes, (name, other) in zip(panels, (("rho", "nu"), ("nu", "rho")), strict=True):
+        for colour, size in zip(COLOURS, SIZES, strict=False):
+            rows = []
+            for seed in range(config.seeds):
+                options = {name: size, other: OTHER}
+                model = config.settings("denoise", config.memory, seed, **options)
+                rows.append(_measured(model, config, stop, axes if seed == 0 else None, colour))
+            found = [f"{100 * row['accuracy']:.0f}%" for row in rows]
+            greek = {"rho": "ρ", "nu": "ν"}
+            label = f"{greek[name]} = {size} (accuracy {', '.join(found)})"
+            axes.plot([], [], color=colour, label=label)
+            numbers[f"{name}={size}"] = rows
+        axes.set_title(f"{greek[name]} varies, {greek[other]} = {OTHER}")
+        _finish(axes)
+    panels[0].set_ylabel("‖∇ L‖ at h_t")
+    return Drawn(figure, {"models": numbers, **figure3_verdict(numbers)})
+
+
+def _measured(
+    model: TaskConfig, config: TrainedConfig, stop: Stop, axes: Axes | None, colour: str
+) -> dict[str, Any]:
+    """Train or load a model, draw its profile and return its numbers."""
+    findings = gradients_of(trained(model, Path(config.runs), stop), config.sequences)
+    if axes is not None:
+        draw_profile(axes, findings.profile(lambda paths: paths.total), colour)
+    return _row(model, config, findings)
+
+
+def _row(model: TaskConfig, config: TrainedConfig, findings: Findings) -> dict[str, Any]:
+    return {
+        "seed": model.seed,
+        "accuracy": final_accuracy(run_of(model, Path(config.runs))),
+        **plain(norms_of(findings)),
+    }
+
+
+def figure3_verdict(models: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Say whether figure 3's statement holds: unstable for ρ = 3, stable for the others, ν minor.
+
+    Stability is measured by :attr:`Norms.decades`, the powers of ten that 90% of the norms span,
+    as the median over seeds.
+    """
+
+    def span(name: str) -> float:
+        # A norm of exactly 0 spans infinitely many powers, which JSON writes as null.
+        values = [np.inf if (v := row["decades"]) is None else v for row in models[name]]
+        return float(np.median(values))
+
+    rho, nu = ([span(f"{name}={size}") for size in SIZES] for name in ("rho", "nu"))
+    return {
+        "decades": {"rho": _finite(rho), "nu": _finite(nu)},
+        "rho_3_spans_most": rho[0] > max(rho[1:]),
+        "nu_matters_less": max(nu) - min(nu) < max(rho) - min(rho),
+    }
+
+
+def _finite(values: list[float]) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values]
+
+
+def plain(norms: Norms) -> dict[str, float | None]:
+    """Return norms as JSON takes them: what is infinite is null."""
+    return {name: v if np.isfinite(v) else None for name, v in norms._asdict().items()}
+
+
+NAMES = {
+    "rnn": "RNN",
+    "lstm": "LSTM",
+    "mem-rnn": "MemRNN",
+    "mem": "MemLSTM",
+    "sab": "SAB",
+    "rel-rnn": "RelRNN",
+    "rel": "RelLSTM",
+}
+"""The memories that are compared, by their names in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoriesConfig(TrainedConfig):
+    """Settings of :func:`memories`."""
+
+    task: str = option("denoise", "What is trained on.", choices=("copy", "denoise"))
+    nu: int = option(5, "Length ν of the short-term buffers.")
+    rho: int = option(10, "Size ρ of the relevant sets.")
+
+    def model(self, memory: str, seed: int) -> TaskConfig:
+        """Return the settings of one model."""
+        sizes = {"nu": self.nu, "rho": self.rho} if memory.startswith("rel") else {}
+        return self.settings(self.task, memory, seed, **sizes)
+
+
+def memories(config: MemoriesConfig, stop: Stop) -> Drawn:
+    """One task, seven memories: ‖∇_{h_t} L‖ before and after training, side by side."""
+    figure = Figure(figsize=(12, 5.2), layout="constrained")
+    panels = figure.subplots(1, 2)  # before training, the sums of attention may explode
+    numbers: dict[str, Any] = {}
+    for colour, (memory, name) in zip(COLOURS, NAMES.items(), strict=True):
+        rows = []
+        for seed in range(config.seeds):
+            model = config.model(memory, seed)
+            after = gradients_of(trained(model, Path(config.runs), stop), config.sequences)
+            before = gradients_of(untrained(model), config.sequences)
+            if seed == 0:
+                for axes, findings in zip(panels, (before, after), strict=True):
+                    profile = findings.profile(lambda paths: paths.total)
+                    _draw_median(axes, profile, colour, name)
+            rows.append({**_row(model, config, after), "untrained": plain(norms_of(before))})
+        numbers[memory] = rows
+    for axes, title in zip(panels, ("before training", "after training"), strict=True):
+        axes.set_title(title)
+        _finish(axes)
+    panels[0].set_ylabel("‖∇ L‖ at h_t, median over sequences")
+    return Drawn(figure, {"models": numbers})
+
+
+def _draw_median(axes: Axes, profile: Profile, colour: str, label: str) -> None:
+    draw_profile(axes, Profile(profile.median, profile.median, profile.median), colour, label)
+
+
+def _finish(axes: Axes) -> None:
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_xlabel("steps before the end")
+    axes.invert_xaxis()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradeoffConfig(MemoriesConfig):
+    """Settings of :func:`tradeoff`: the runs are those of :func:`memories`."""
+
+    peak_batch: int = option(100, "Sequences in the batch whose pass is measured.")
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        super().__post_init__()
+        if self.peak_batch < 1:
+            raise ConfigError("peak_batch", self.peak_batch, "it must be at least 1")
+
+
+def tradeoff(config: TradeoffConfig, stop: Stop) -> Drawn:
+    """The tradeoff of the title: how much gradient reaches the start, and its price in memory."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.add_subplot()
+    numbers: dict[str, Any] = {}
+    for colour, (memory, name) in zip(COLOURS, NAMES.items(), strict=True):
+        rows = []
+        for seed in range(config.seeds):
+            model = config.model(memory, seed)
+            loaded = trained(model, Path(config.runs), stop)
+            rows.append(_row(model, config, gradients_of(loaded, config.sequences)))
+        measured = replace(config.model(memory, 0), batch_size=config.peak_batch)
+        kernel, plainly = (peak_megabytes(measured, definition=d) for d in (False, True))
+        numbers[memory] = {
+            "megabytes": kernel,
+            "megabytes_of_definition": plainly,
+            "models": rows,
+        }
+        # A memory that passes exactly nothing on has no place on a logarithmic axis.
+        reach = [row["first"] / row["last"] for row in rows if row["first"] and row["last"]]
+        for value in reach:
+            axes.plot([kernel, plainly], [value] * 2, ":", lw=1, color=colour)
+            axes.plot(kernel, value, "o", ms=9, color=colour)
+            axes.plot(plainly, value, "o", ms=9, color=colour, mfc="w")
+            place = (max(kernel, plainly), value)
+            axes.annotate(name, place, xytext=(8, -3), textcoords="offset points", color=colour)
+    axes.plot([], [], "o", color="0.3", label="as it is computed here (fused kernels)")
+    axes.plot([], [], "o", color="0.3", mfc="w", label="by its definition")
+    axes.legend(fontsize=8)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.margins(0.15)
+    axes.grid(alpha=0.3)
+    of = f"{config.T + 20} steps, batch of {config.peak_batch}"
+    axes.set(
+        xlabel=f"peak memory of a pass over {of} (MB)",
+        ylabel="‖∇ L‖ at the first tenth of the steps\nover that at the last tenth",
+        title=f"{config.task}, T = {config.T}, after training",
+    )
+    return Drawn(figure, {"models": numbers})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatmapsConfig(TrainedConfig):
+    """Settings of :func:`heatmaps`."""
+
+    # With modReLU, which is not bounded, the buffer alone diverges: each state is added to the sum
+    # of those it was made from.
+    nonlinearity: str = option("tanh", "Of RelRNN.", choices=("tanh", "relu", "modrelu"))
+    nu: int = option(10, "Length ν of the short-term buffer.")
+    rho: int = option(10, "Size ρ of the relevant set of the full mechanism.")
+    epochs: int = option(1, "Passes over the data of mnist and ptb.")
+    tasks: tuple[str, ...] = option(
+        ("ptb", "mnist", "copy", "denoise"), "Tasks, in this order.",
+        choices=("ptb", "mnist", "copy", "denoise"),
+    )  # fmt: skip
+
+    def model(self, task: str, rho: int) -> TaskConfig:
+        """Return the settings of one model: 7 pixels of MNIST make a step, as in the paper."""
+        options: dict[str, Any] = {"nu": self.nu, "rho": rho, "nonlinearity": self.nonlinearity}
+        if task in ("ptb", "mnist"):
+            options["epochs"] = self.epochs
+        if task == "mnist":
+            options["group"] = 7
+        return self.settings(task, "rel-rnn", 0, **options)
+
+
+def heatmaps(config: HeatmapsConfig, stop: Stop) -> Drawn:
+    """RelRNN's attention along a sequence: the full mechanism, and the short-term buffer alone.
+
+    Figures 7 and 9-11 of the paper.
+    """
+    columns = len(config.tasks)
+    figure = Figure(figsize=(4.2 * columns, 8.2), layout="constrained")
+    panels = figure.subplots(2, columns, squeeze=False)
+    numbers: dict[str, Any] = {}
+    for column, task in zip(panels.T, config.tasks, strict=True):
+        for axes, rho in zip(column, (config.rho, 0), strict=True):
+            model = config.model(task, rho)
+            loaded = trained(model, Path(config.runs), stop)
+            score = final_accuracy(run_of(model, Path(config.runs)))
+            title = f"{task}, ν = {config.nu}, ρ = {rho}: {100 * score:.0f}%"
+            numbers[f"{task} rho={rho}"] = {"accuracy": score} | _draw_heatmap(loaded, axes, title)
+    return Drawn(figure, {"models": numbers})
+
+
+def _draw_heatmap(loaded: LoadedModel, axes: Axes, title: str) -> dict[str, float]:
+    taken = take_sequences(loaded, 1)
+    look = look_back(taken.memory, taken.x)
+    assert look is not None, "the memories of heatmaps can tell"
+    matrix = attention_matrix(look.weights[:, 0], look.ages[:, 0])
+    image = draw_attention(matrix, axes, title, most=darkest(matrix))
+    cast(Figure, axes.figure).colorbar(image, ax=axes, shrink=0.7, extend="max")
+    return {
+        "attention_entropy": float(attention_entropy(look).mean()),
+        "attended_age": float(attended_age(look).mean()),
+    }
+
+
+TRAINED_FIGURES: dict[str, tuple[type[TrainedConfig], Callable[[Any, Stop], Drawn]]] = {
+    "figure3": (Figure3Config, figure3),
+    "memories": (MemoriesConfig, memories),
+    "tradeoff": (TradeoffConfig, tradeoff),
+    "heatmaps": (HeatmapsConfig, heatmaps),
+}
+"""Every figure of trained models, with its settings."""
