@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -95,13 +96,11 @@ class Findings:
 
     def numbers(self) -> dict[str, Any]:
         """Return what is worth a line in a table, as plain values."""
-        norms = self.profile(lambda paths: paths.total).median
-        tenth = max(1, len(norms) // 10)
         found: dict[str, Any] = {
             "sequences": sum(sight.paths.total.shape[1] for sight in self.sights),
             "steps": [sight.paths.total.shape[0] for sight in self.sights],
-            "gradient_last_tenth": float(np.median(norms[:tenth])),
-            "gradient_first_tenth": float(np.median(norms[-tenth:])),
+            "gradient_last_tenth": self._end(lambda total, tenth: total[-tenth:]),
+            "gradient_first_tenth": self._end(lambda total, tenth: total[:tenth]),
             "steps_without_gradient": self._share(lambda paths: paths.total == 0),
         }
         if self.attends:
@@ -115,6 +114,12 @@ class Findings:
                 "depth_noticed": _summary(self.depths(noticed=True)),
             }
         return found
+
+    def _end(self, part: Callable[[Tensor, int], Tensor]) -> float:
+        """The median norm over a tenth of the steps of each sequence."""
+        totals = [sight.paths.total for sight in self.sights]
+        tenths = [part(total, max(1, len(total) // 10)).flatten() for total in totals]
+        return float(torch.cat(tenths).double().quantile(0.5))
 
     def _share(self, of: Callable[[Paths], Tensor]) -> float:
         values = [of(sight.paths).double().cpu().numpy().ravel() for sight in self.sights]

@@ -114,6 +114,10 @@ def test_profile_counts_from_the_end() -> None:
     np.testing.assert_allclose(profile.median, [3, 2, 7])
     np.testing.assert_allclose(profile.low, [2.5, 1.5, 7])
     assert not findings.traced
+    # Each sequence has its own first and last tenth, here one step.
+    numbers = findings.numbers()
+    assert numbers["gradient_first_tenth"] == 5
+    assert numbers["gradient_last_tenth"] == 3
 
 
 def test_thin_lines_survive_a_small_picture() -> None:
