@@ -75,6 +75,7 @@ def figure3(config: Figure3Config, stop: Stop) -> Drawn:
             numbers[f"{name}={size}"] = rows
         axes.set_title(f"{greek[name]} varies, {greek[other]} = {OTHER}")
         _finish(axes)
+        axes.legend(fontsize=8)
     panels[0].set_ylabel("‖∇ L‖ at h_t")
     return Drawn(figure, {"models": numbers, **figure3_verdict(numbers)})
 
@@ -163,16 +164,17 @@ def memories(config: MemoriesConfig, stop: Stop) -> Drawn:
             model = config.model(memory, seed)
             after = gradients_of(trained(model, Path(config.runs), stop), config.sequences)
             before = gradients_of(untrained(model), config.sequences)
-            if seed == 0:
-                for axes, findings in zip(panels, (before, after), strict=True):
-                    profile = findings.profile(lambda paths: paths.total)
-                    _draw_median(axes, profile, colour, name)
             rows.append({**_row(model, config, after), "untrained": plain(norms_of(before))})
+            if seed == 0:
+                label = f"{name} (accuracy {100 * rows[0]['accuracy']:.0f}%)"
+                for axes, found in zip(panels, (before, after), strict=True):
+                    _draw_median(axes, found.profile(lambda paths: paths.total), colour, label)
         numbers[memory] = rows
     for axes, title in zip(panels, ("before training", "after training"), strict=True):
         axes.set_title(title)
         _finish(axes)
     panels[0].set_ylabel("‖∇ L‖ at h_t, median over sequences")
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return Drawn(figure, {"models": numbers})
 
 
@@ -185,7 +187,6 @@ def _finish(axes: Axes) -> None:
     axes.set_xlabel("steps before the end")
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,13 +227,16 @@ def tradeoff(config: TradeoffConfig, stop: Stop) -> Drawn:
             axes.plot(kernel, value, "o", ms=9, color=colour)
             axes.plot(plainly, value, "o", ms=9, color=colour, mfc="w")
             place = (max(kernel, plainly), value)
-            axes.annotate(name, place, xytext=(8, -3), textcoords="offset points", color=colour)
+            label = f"{name}\n{100 * rows[0]['accuracy']:.0f}% right"
+            axes.annotate(
+                label, place, xytext=(9, -8), textcoords="offset points", color=colour, fontsize=8
+            )
     axes.plot([], [], "o", color="0.3", label="as it is computed here (fused kernels)")
     axes.plot([], [], "o", color="0.3", mfc="w", label="by its definition")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower right")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.margins(0.15)
+    axes.margins(0.2, 0.15)
     axes.grid(alpha=0.3)
     of = f"{config.T + 20} steps, batch of {config.peak_batch}"
     axes.set(
@@ -282,7 +286,7 @@ def heatmaps(config: HeatmapsConfig, stop: Stop) -> Drawn:
             model = config.model(task, rho)
             loaded = trained(model, Path(config.runs), stop)
             score = final_accuracy(run_of(model, Path(config.runs)))
-            title = f"{task}, ν = {config.nu}, ρ = {rho}: {100 * score:.0f}%"
+            title = f"{task}, ν = {config.nu}, ρ = {rho}: {100 * score:.0f}% right"
             numbers[f"{task} rho={rho}"] = {"accuracy": score} | _draw_heatmap(loaded, axes, title)
     return Drawn(figure, {"models": numbers})
 

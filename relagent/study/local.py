@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from signal import SIGTERM, Signals
 
 from relagent.study.board import Board
@@ -125,8 +124,3 @@ def task_from_stdin() -> Task:
 
     threading.Thread(target=watch, daemon=True).start()
     return task
-
-
-def log_of(task: Task) -> Path:
-    """Where a task's words go."""
-    return task.run.with_name(f"{task.run.name}.log")

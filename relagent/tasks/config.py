@@ -51,7 +51,9 @@ class TaskConfig(Config):
     log_every: int = option(100, "Updates that one row of the metrics averages.")
     checkpoint_minutes: float = option(1.0, "Minutes between two checkpoints.")
     device: str = option("auto", "Where to compute: auto, cpu or cuda.")
-    threads: int | None = option(None, "Threads to compute with; none takes what torch takes.")
+    threads: int = option(
+        1, "Threads to compute with; at most sizes a second one costs more than it gives."
+    )
 
     def __post_init__(self) -> None:
         """Check what can be checked without making anything."""

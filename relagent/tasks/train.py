@@ -124,8 +124,7 @@ class Training:
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
         self.device = computing_device(config.device)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.threads)
         self.task: Task = config.make_task()
         self.total = config.total_updates(self.task)
         self.interval = config.evaluation_interval(self.task)
