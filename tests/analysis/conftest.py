@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,7 @@ def task_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def agent_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+def agent_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the run of an agent with a memory, trained for one update."""
     folder = tmp_path_factory.mktemp("agents")
 
@@ -46,8 +46,8 @@ def agent_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
                 env=WORLD, memory=memory, steps=16, n_envs=2, n_steps=8, batch_size=16, n_epochs=1,
                 hidden_size=8, backend="minigrid", device="cpu", threads=1,
             )  # fmt: skip
-            train_agent(config, path)
+            with kernels.disable():
+                train_agent(config, path)
         return path
 
-    with kernels.disable():
-        yield make
+    return make
