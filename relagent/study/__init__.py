@@ -1,13 +1,11 @@
-"""The study behind ``results/table4``: many runs, their report, and a film of what a memory does.
+"""Studies: many runs, each done once and kept as one file, and a page made of those files.
 
-- :mod:`~relagent.study.protocol`: one settings file for each protocol, shared by all memories.
-- :mod:`~relagent.study.tasks`: the cells of the grid and their order.
-- :mod:`~relagent.study.execute`: one cell: train, play, write one result file.
-- :mod:`~relagent.study.results`: that file.
-- :mod:`~relagent.study.local`: the grid on this machine, a process for each core.
-- :mod:`~relagent.study.cluster`: the grid on a Ray cluster.
-- :mod:`~relagent.study.aggregate`: interquartile mean, performance profile, probability of
-  improvement.
-- :mod:`~relagent.study.report`: tables, figures and the page that explains them.
-- :mod:`~relagent.study.watch`: an episode as a film, with what the memory looks at.
+- :mod:`~relagent.study.task`: what a run is to everything here.
+- :mod:`~relagent.study.transfer`: the study of Table 4 (agents in larger worlds).
+- :mod:`~relagent.study.supervised`: the studies of Table 5 and its kind (sequence models).
+- :mod:`~relagent.study.command`: doing a grid, and what its commands share.
+- :mod:`~relagent.study.local`: a grid on this machine, a process for each core.
+- :mod:`~relagent.study.cluster`: a grid on a Ray cluster.
+- :mod:`~relagent.study.board`: the live table of all runs.
+- :mod:`~relagent.study.report`: from result files to a page.
 """

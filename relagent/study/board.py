@@ -16,15 +16,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from relagent.study.results import read_result
-from relagent.study.tasks import Task, played_path
+from relagent.study.task import Task
 
-State = Literal["waiting", "training", "playing", "finished", "stopped", "failed"]
+State = Literal["waiting", "training", "scoring", "finished", "stopped", "failed"]
 
 STYLES: dict[State, str] = {
     "waiting": "dim",
     "training": "cyan",
-    "playing": "magenta",
+    "scoring": "magenta",
     "finished": "green",
     "stopped": "yellow",
     "failed": "bold red",
@@ -38,70 +37,68 @@ class Line:
     Attributes:
         task: what is run.
         state: where it is.
-        steps: trained so far.
-        reward: mean of the last 100 training episodes; of a finished run, its score in its
-            training world.
-        rate: steps per second since this program watches.
-        played: worlds played, each with sampled and with greedy actions.
+        done: steps or updates trained so far.
+        figure: what the task says of how well it goes.
+        rate: of training, a second, since this program watches.
+        scored: how many scores are there.
         note: why it failed.
     """
 
     task: Task
     state: State = "waiting"
-    steps: int = 0
-    reward: float | None = None
+    done: int = 0
+    figure: float | None = None
     rate: float | None = None
-    played: int = 0
+    scored: int = 0
     note: str = ""
     _first: tuple[float, int] | None = field(default=None, repr=False)
 
     @property
     def active(self) -> bool:
         """Whether it is being worked on."""
-        return self.state in ("training", "playing")
+        return self.state in ("training", "scoring")
 
     @property
     def eta(self) -> float | None:
         """Seconds until training ends."""
         if self.state != "training" or not self.rate:
             return None
-        return max(0.0, (self.task.config.steps - self.steps) / self.rate)
+        return max(0.0, (self.task.total - self.done) / self.rate)
 
     def look(self, now: float) -> None:
         """Read how far the run is."""
         row = last_row(self.task.run / "metrics.jsonl")
         if row is not None:
-            steps = row["step"]
-            if steps != self.steps:
-                if self._first is None or steps < self._first[1]:
-                    self._first = now, steps
+            done = row["step"]
+            if done != self.done:
+                if self._first is None or done < self._first[1]:
+                    self._first = now, done
                 elif now > self._first[0]:
-                    self.rate = (steps - self._first[1]) / (now - self._first[0])
-            self.steps = steps
-            self.reward = row.get("rollout/ep_rew_mean", self.reward)
+                    self.rate = (done - self._first[1]) / (now - self._first[0])
+            self.done = done
+            figure = self.task.read_figure(row)
+            self.figure = self.figure if figure is None else figure
         if self.active:
-            self.played = sum(played_path(self.task, *game).exists() for game in self.task.games)
-            if self.steps >= self.task.config.steps:
-                self.state = "playing"
+            self.scored = sum(path.exists() for path in self.task.scores)
+            if self.task.trained(self.done):
+                self.state = "scoring"
 
     def finish(self) -> None:
         """Read the result."""
-        result = read_result(self.task.result)
-        score = result.world(self.task.pair.train_id)
-        self.state, self.steps, self.played = "finished", result.steps, len(result.worlds)
-        self.reward = score.reward if score is not None else None
+        self.done, self.figure = self.task.outcome()
+        self.state, self.scored = "finished", len(self.task.scores)
 
     def cells(self) -> tuple[str, ...]:
-        """As texts: run, state, steps, steps/s, reward, time left."""
+        """As texts: run, state, steps, steps/s, figure, time left."""
         state: str = self.state
-        if self.state == "playing":
-            state = f"playing {self.played}/{len(self.task.games)}"
+        if self.state == "scoring":
+            state = f"{self.task.scoring} {self.scored}/{len(self.task.scores)}"
         return (
             self.task.name,
             f"{state}: {self.note}" if self.note else state,
-            f"{self.steps:,}",
+            f"{self.done:,}",
             f"{self.rate:,.0f}" if self.rate and self.active else "–",
-            f"{self.reward:.3f}" if self.reward is not None else "–",
+            f"{self.figure:.3f}" if self.figure is not None else "–",
             duration(self.eta),
         )
 
@@ -139,7 +136,7 @@ class Board:
     """All runs of a study.
 
     Args:
-        tasks: in the order of the table.
+        tasks: in the order of the table, all of one study.
         console: where it goes.
         lines_every: seconds between two lines for each active run where that is no terminal.
     """
@@ -148,6 +145,7 @@ class Board:
         self, tasks: Sequence[Task], console: Console | None = None, lines_every: float = 60.0
     ) -> None:
         self.lines = {task.name: Line(task) for task in tasks}
+        self.unit, self.figure = (tasks[0].unit, tasks[0].figure) if tasks else ("steps", "")
         self.console = console or Console(stderr=True)
         self.lines_every = lines_every
         self._said = time.monotonic()
@@ -184,12 +182,12 @@ class Board:
             self._said = now
 
     def _say(self, line: Line) -> None:
-        name, state, steps, rate, reward, left = line.cells()
-        text = f"{name}: {state}, {steps} steps"
+        name, state, done, rate, figure, left = line.cells()
+        text = f"{name}: {state}, {done} {self.unit}"
         if line.state == "training" and line.rate:
-            text += f", {rate} steps/s, {left} left"
-        if line.reward is not None:
-            text += f", reward {reward}"
+            text += f", {rate} {self.unit}/s, {left} left"
+        if line.figure is not None:
+            text += f", {self.figure} {figure}"
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
@@ -204,10 +202,11 @@ class Board:
     def table(self) -> Table:
         """All runs, or, where the terminal is too low, the ones that matter most now."""
         shown = self._shown(max(5, self.console.height - 6))
-        states: tuple[State, ...] = ("finished", "training", "playing", "failed", "waiting")
+        states: tuple[State, ...] = ("finished", "training", "scoring", "failed", "waiting")
         counts = ", ".join(f"{n} {state}" for state in states if (n := self.count(state)))
+        headings = ("run", "state", self.unit, f"{self.unit}/s", self.figure, "training left")
         table = Table(box=box.SIMPLE_HEAD, caption=f"{counts}; {self._left()}")
-        for heading in ("run", "state", "steps", "steps/s", "reward", "training left"):
+        for heading in headings:
             right = heading not in ("run", "state")
             table.add_column(heading, justify="right" if right else "left", no_wrap=True)
         for line in shown:
@@ -220,7 +219,7 @@ class Board:
         if len(lines) <= rows:
             return lines
         # The ones at work, then what went wrong, the next to come, and the last finished.
-        rank = {"training": 0, "playing": 0, "failed": 1, "stopped": 1, "waiting": 2, "finished": 3}
+        rank = {"training": 0, "scoring": 0, "failed": 1, "stopped": 1, "waiting": 2, "finished": 3}
         chosen = sorted(lines, key=lambda line: rank[line.state])[:rows]
         return [line for line in lines if any(line is other for other in chosen)]
 
@@ -229,5 +228,5 @@ class Board:
         unfinished: Iterable[Line] = (
             line for line in self if line.state in ("waiting", "training")
         )
-        steps = sum(line.task.config.steps - line.steps for line in unfinished)
-        return f"training left {duration(steps / rates if rates else None)}"
+        left = sum(line.task.total - line.done for line in unfinished)
+        return f"training left {duration(left / rates if rates else None)}"

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from relagent.errors import RelagentError
 from relagent.runs.cli import GracefulStop
 from relagent.runs.files import write_atomically
 from relagent.study.board import Board
-from relagent.study.execute import run_task
-from relagent.study.tasks import Task
+from relagent.study.task import Task, task_from_json, task_to_json
 
 RETRIES = 5
 """How often a task is tried again whose machine or process was lost."""
@@ -71,9 +69,9 @@ def run_on_ray(
         )(do_remotely)
         futures: dict[Any, Task] = {}
         for task in tasks:
-            where = replace(task, root=task.root.resolve())
+            where = _moved(task, root=task.root.resolve())
             gpus = 1 if task.device.startswith("cuda") else 0
-            futures[remote.options(num_gpus=gpus).remote(where.to_json())] = task
+            futures[remote.options(num_gpus=gpus).remote(task_to_json(where))] = task
         _collect(ray, futures, board, stop)
     finally:
         if ours:
@@ -115,11 +113,11 @@ def _collect(ray: Any, futures: dict[Any, Task], board: Board, stop: Callable[[]
 
 def do_remotely(description: dict[str, Any]) -> dict[str, bytes] | None:
     """What a worker does: a task, whose result files it returns by name, or None if stopped."""
-    task = Task.from_json(description)
+    task = task_from_json(description)
     results = Path(tempfile.mkdtemp(prefix="relagent-"))
     try:
         with GracefulStop() as stop:
-            if not run_task(replace(task, results=results), lambda: stop.requested):
+            if not _moved(task, results=results).do(lambda: stop.requested):
                 return None
         return {
             str(path.relative_to(results)): path.read_bytes()
@@ -129,6 +127,10 @@ def do_remotely(description: dict[str, Any]) -> dict[str, bytes] | None:
     finally:
         with suppress(OSError):
             shutil.rmtree(results)
+
+
+def _moved(task: Task, **folders: Path) -> Task:
+    return task_from_json({**task_to_json(task), **{n: str(p) for n, p in folders.items()}})
 
 
 def _cause(error: Exception) -> str:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from contextlib import suppress
 from signal import SIGTERM, Signals
 
 from relagent.study.board import Board
-from relagent.study.tasks import Task
+from relagent.study.task import Task, task_to_json
 
 POLL = 0.2
 PATIENCE = 5.0
@@ -36,7 +35,7 @@ class Child:
             self._start = log.tell()
             # A session of its own: Ctrl-C reaches this process alone, which then tells the others.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "relagent.study", "task", "--from-stdin"],
+                [sys.executable, "-m", "relagent.study.child"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -45,7 +44,7 @@ class Child:
             )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it failed at once: its exit code will say so
-            self.process.stdin.write(json.dumps(task.to_json()).encode() + b"\n")
+            self.process.stdin.write(json.dumps(task_to_json(task)).encode() + b"\n")
             self.process.stdin.flush()
         self._told: float | None = None
 
@@ -79,7 +78,7 @@ def run_here(tasks: Sequence[Task], board: Board, stop: Callable[[], bool], jobs
             if stop():
                 waiting.clear()
                 for child in running:
-                    child.stop(saved=board[child.task].state == "playing")
+                    child.stop(saved=board[child.task].state == "scoring")
             while waiting and len(running) < jobs:
                 task = waiting.popleft()
                 running.append(Child(task))
@@ -110,17 +109,3 @@ def _report(child: Child, code: int, board: Board) -> None:
     else:
         line = child.last_line() if code > 0 else f"ended by {Signals(-code).name}"
         board.set(child.task, "failed", line.removeprefix("error: "))
-
-
-def task_from_stdin() -> Task:
-    """What a child does first: read its task, and watch for the end of its parent."""
-    task = Task.from_json(json.loads(sys.stdin.buffer.readline()))
-
-    def watch() -> None:
-        # Not sys.stdin: a thread that waits in it would hold its lock when the program ends.
-        while os.read(0, 1024):
-            pass
-        os.kill(os.getpid(), SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-    return task

@@ -1,72 +1,55 @@
-"""From result files to ``results/table4``: tables, figures, and the page that explains them."""
+"""From result files to a page with tables and figures, whatever study they are of."""
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 from pathlib import Path
 
 from relagent.errors import RelagentError
 from relagent.runs.files import write_atomically
-from relagent.study import figures
-from relagent.study.page import page
-from relagent.study.results import read_results
-from relagent.study.tables import markdown, table_rows
-from relagent.study.view import View
 
 
 class ReportError(RelagentError):
-    """There is nothing to report."""
+    """There is nothing to report, or no one study."""
 
 
 def write_report(folder: Path) -> list[Path]:
     """Make the report of all results in a folder, over an earlier one.
 
     Args:
-        folder: holds ``runs/*.json``; gets README.md, table4.md, .csv, .png and the figures.
+        folder: holds ``runs/*.json``; gets README.md, the tables and the figures.
 
     Returns:
         The files written.
 
     Raises:
-        ReportError: there are no results.
+        ReportError: there are no results, or results of different studies.
         ResultError: a file among them is damaged.
     """
-    results = read_results(folder)
-    if not results:
+    paths = sorted((folder / "runs").glob("*.json"))
+    if not paths:
         raise ReportError(
-            f"no results in {folder / 'runs'}: make some with python -m relagent.study table4"
+            f"no results in {folder / 'runs'}: make some with python -m relagent.study "
+            "(table4, copy, denoise, mnist, ptb)"
         )
-    view = View(results)
-    contents: dict[str, bytes] = {
-        "table4.md": _markdown(view).encode(),
-        "table4.csv": _csv(view).encode(),
-        "aggregate.png": figures.aggregate_figure(view),
-        "profiles.png": figures.profile_figure(view),
-        "README.md": page(view).encode(),
-    }
-    for protocol in view.protocols:
-        contents |= {
-            f"table4-{protocol}.png": figures.table_figure(view, protocol),
-            f"curves-{protocol}.png": figures.curves_figure(view, protocol),
-            f"transfer-{protocol}.png": figures.transfer_figure(view, protocol),
-        }
-    for name, content in contents.items():
+    if _is_supervised(paths[0]):
+        from relagent.study.supervised.report import contents as supervised_contents
+        from relagent.study.supervised.result import read_results as read_supervised
+
+        files = supervised_contents(read_supervised(folder), folder)
+    else:
+        from relagent.study.transfer.report import contents
+        from relagent.study.transfer.results import read_results
+
+        files = contents(read_results(folder))
+    for name, content in files.items():
         write_atomically(folder / name, content)
-    return [folder / name for name in contents]
+    return [folder / name for name in files]
 
 
-def _markdown(view: View) -> str:
-    return "\n".join(
-        f"## Protocol *{protocol}*\n\n{markdown(*table_rows(view, protocol))}"
-        for protocol in view.protocols
-    )
-
-
-def _csv(view: View) -> str:
-    rows = view.rows()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def _is_supervised(path: Path) -> bool:
+    """Whether a result is of a supervised study; a damaged one is of none."""
+    try:
+        return "study" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False

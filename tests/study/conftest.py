@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from relagent.memories import kernels
-from relagent.study.execute import run_task
-from relagent.study.protocol import Protocol, load_protocol
-from relagent.study.tasks import Task, pair_named
+from relagent.study.transfer.protocol import Protocol, load_protocol
+from relagent.study.transfer.run import run_task
+from relagent.study.transfer.task import TransferTask, pair_named
 
 TINY = {
     "description": "Tiny.",
@@ -29,7 +29,7 @@ TINY = {
     "pairs": {},
 }
 
-MakeTask = Callable[..., Task]
+MakeTask = Callable[..., TransferTask]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,18 +54,18 @@ def tiny(tiny_file: Path) -> Protocol:
 
 @pytest.fixture
 def make_task(tiny: Protocol, tmp_path: Path) -> MakeTask:
-    def make(memory: str = "rel", **changes: object) -> Task:
+    def make(memory: str = "rel", **changes: object) -> TransferTask:
         where = {"root": tmp_path / "runs", "results": tmp_path / "results", "episodes": 3}
-        return Task(tiny, pair_named("gotoobject"), memory, 0, **{**where, **changes})  # type: ignore[arg-type]  # any field
+        return TransferTask(tiny, pair_named("gotoobject"), memory, 0, **{**where, **changes})  # type: ignore[arg-type]  # any field
 
     return make
 
 
 @pytest.fixture(scope="session")
-def done(tiny: Protocol, tmp_path_factory: pytest.TempPathFactory) -> Task:
+def done(tiny: Protocol, tmp_path_factory: pytest.TempPathFactory) -> TransferTask:
     """A task that ran without any interruption."""
     folder = tmp_path_factory.mktemp("done")
-    task = Task(
+    task = TransferTask(
         tiny,
         pair_named("gotoobject"),
         "rel",

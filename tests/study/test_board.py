@@ -11,18 +11,20 @@ import pytest
 from rich.console import Console
 
 from relagent.study.board import Board, Line, duration, last_row
-from relagent.study.tasks import Task
+from relagent.study.transfer.task import TransferTask
 
 from .conftest import MakeTask
 
 
-def board_of(tasks: list[Task], height: int = 40, terminal: bool = True) -> tuple[Board, StringIO]:
+def board_of(
+    tasks: list[TransferTask], height: int = 40, terminal: bool = True
+) -> tuple[Board, StringIO]:
     text = StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, height=height)
     return Board(tasks, console, lines_every=0.0), text
 
 
-def metrics(task: Task, *steps: int) -> None:
+def metrics(task: TransferTask, *steps: int) -> None:
     task.run.mkdir(parents=True, exist_ok=True)
     rows = [json.dumps({"step": step, "rollout/ep_rew_mean": step / 1000}) for step in steps]
     (task.run / "metrics.jsonl").write_text("\n".join(rows) + '\n{"step": 999')
@@ -44,18 +46,18 @@ def test_speed_and_time_left(make_task: MakeTask) -> None:
     line = Line(task, "training")
     metrics(task, 64)
     line.look(now=100.0)
-    assert (line.steps, line.rate, line.eta) == (64, None, None)
+    assert (line.done, line.rate, line.eta) == (64, None, None)
     metrics(task, 64, 192)
     line.look(now=104.0)
-    assert (line.rate, line.reward) == (32.0, 0.192)
+    assert (line.rate, line.figure) == (32.0, 0.192)
     assert line.eta == (512 - 192) / 32
     metrics(task, 512)
     line.look(now=105.0)
-    assert line.state == "playing"
+    assert line.state == "scoring"
     assert line.eta is None
 
 
-def test_the_table_shows_every_run(done: Task, make_task: MakeTask) -> None:
+def test_the_table_shows_every_run(done: TransferTask, make_task: MakeTask) -> None:
     going, waiting = make_task("none"), replace(make_task("none"), seed=1)
     metrics(going, 64)
     board, text = board_of([done, going, waiting])
@@ -96,7 +98,7 @@ def test_a_log_file_gets_lines(make_task: MakeTask) -> None:
     ]
 
 
-def test_a_live_table_ends_with_the_states(done: Task, make_task: MakeTask) -> None:
+def test_a_live_table_ends_with_the_states(done: TransferTask, make_task: MakeTask) -> None:
     task = make_task()
     shutil.copytree(done.results, task.results)
     board, text = board_of([task])

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from relagent.study.board import Board
 from relagent.study.cluster import ClusterError, run_on_ray
-from relagent.study.results import read_result
+from relagent.study.transfer.results import read_result
 
 from .conftest import MakeTask
 

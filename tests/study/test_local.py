@@ -18,10 +18,10 @@ from relagent.runs.cli import main_guard
 from relagent.study.__main__ import main
 from relagent.study.board import Board
 from relagent.study.local import run_here
-from relagent.study.tasks import Task
+from relagent.study.transfer.task import TransferTask
 
 from .conftest import MakeTask
-from .test_execute import outcome
+from .transfer.test_run import outcome
 
 
 class Study:
@@ -66,7 +66,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_interrupted_killed_and_continued_it_ends_the_same(
-    done: Task,
+    done: TransferTask,
     make_task: MakeTask,
     tiny_file: Path,
     tmp_path: Path,
@@ -123,7 +123,7 @@ def test_a_task_that_fails_does_not_stop_the_others(make_task: MakeTask) -> None
     assert board[broken].state == "failed"
     assert board[broken].note.startswith(f"cannot write {broken.run}")
     assert board[sound].state == "finished"
-    assert board[sound].steps == 64
+    assert board[sound].done == 64
 
 
 def test_bad_requests_are_one_line(

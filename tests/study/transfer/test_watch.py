@@ -9,10 +9,10 @@ from PIL import Image
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.play import WorldMismatchError, play
 from relagent.rl.train import TrainConfig, train
-from relagent.study import watch
-from relagent.study.episode import WatchError, record
-from relagent.study.tasks import Task
-from relagent.study.watch import HEIGHT, WIDTH, film, frame
+from relagent.study.transfer import watch
+from relagent.study.transfer.episode import WatchError, record
+from relagent.study.transfer.task import TransferTask
+from relagent.study.transfer.watch import HEIGHT, WIDTH, film, frame
 
 WORLD = "MiniGrid-Empty-5x5-v0"
 
@@ -31,7 +31,7 @@ def rel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_film_has_a_frame_for_each_step(done: Task, tmp_path: Path) -> None:
+def test_a_film_has_a_frame_for_each_step(done: TransferTask, tmp_path: Path) -> None:
     said: list[str] = []
     out = tmp_path / "films" / "a.gif"
     path = film(done.run, None, out, episodes=2, first=1, say=said.append)
@@ -45,7 +45,7 @@ def test_a_film_has_a_frame_for_each_step(done: Task, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("greedy", [False, True])
-def test_it_is_the_episode_that_was_scored(done: Task, greedy: bool) -> None:
+def test_it_is_the_episode_that_was_scored(done: TransferTask, greedy: bool) -> None:
     policy = load_policy(done.run).policy
     world = done.pair.test_id
     scored = play(policy, world, 2, greedy)

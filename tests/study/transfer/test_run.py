@@ -13,15 +13,16 @@ import pytest
 
 from relagent.rl.checkpoint import load_policy
 from relagent.rl.play import play
-from relagent.study import execute
-from relagent.study.execute import run_task
-from relagent.study.results import read_result
-from relagent.study.tasks import Task, TaskConflictError, TaskError, played_path
+from relagent.study.task import TaskConflictError, TaskError
+from relagent.study.transfer import run as execute
+from relagent.study.transfer.results import read_result
+from relagent.study.transfer.run import run_task
+from relagent.study.transfer.task import TransferTask, played_path
 
-from .conftest import MakeTask
+from ..conftest import MakeTask
 
 
-def outcome(task: Task) -> dict[str, Any]:
+def outcome(task: TransferTask) -> dict[str, Any]:
     """All of a result that does not speak of time and place."""
     data: dict[str, Any] = json.loads(task.result.read_text())
     for name in ("seconds", "steps_per_second", "provenance"):
@@ -43,7 +44,9 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_stopped_everywhere_it_ends_as_if_nothing_happened(done: Task, make_task: MakeTask) -> None:
+def test_stopped_everywhere_it_ends_as_if_nothing_happened(
+    done: TransferTask, make_task: MakeTask
+) -> None:
     task = make_task()
     tries = 0
     while not run_task(task, after(5)):  # three rollouts, or a few episodes, at a time
@@ -57,7 +60,9 @@ def test_stopped_everywhere_it_ends_as_if_nothing_happened(done: Task, make_task
     assert read_result(task.result).provenance["sessions"] > 1
 
 
-def test_a_finished_task_is_not_touched(done: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_task_is_not_touched(
+    done: TransferTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = files(done.root) | files(done.results)
     for name in ("train", "resume", "play_all"):
         monkeypatch.setattr(execute, name, lambda *_: pytest.fail("it was run again"))
@@ -65,7 +70,9 @@ def test_a_finished_task_is_not_touched(done: Task, monkeypatch: pytest.MonkeyPa
     assert files(done.root) | files(done.results) == before
 
 
-def test_killed_before_the_first_checkpoint_it_starts_over(done: Task, make_task: MakeTask) -> None:
+def test_killed_before_the_first_checkpoint_it_starts_over(
+    done: TransferTask, make_task: MakeTask
+) -> None:
     task = make_task()
     shutil.copytree(done.run, task.run)
     shutil.rmtree(task.run / "checkpoints")  # what a run looks like before its first save
@@ -75,7 +82,7 @@ def test_killed_before_the_first_checkpoint_it_starts_over(done: Task, make_task
 
 
 def test_played_worlds_are_not_played_again(
-    done: Task, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+    done: TransferTask, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task()
     shutil.copytree(done.run, task.run)
@@ -93,7 +100,7 @@ def test_played_worlds_are_not_played_again(
     assert outcome(task) == outcome(done)
 
 
-def test_a_run_of_other_settings_is_left_alone(done: Task, make_task: MakeTask) -> None:
+def test_a_run_of_other_settings_is_left_alone(done: TransferTask, make_task: MakeTask) -> None:
     task = make_task(steps=1024)
     shutil.copytree(done.run, task.run)
     before = files(task.run)
@@ -102,7 +109,7 @@ def test_a_run_of_other_settings_is_left_alone(done: Task, make_task: MakeTask) 
     assert files(task.run) == before
 
 
-def test_damaged_checkpoints_are_said_in_one_line(done: Task, make_task: MakeTask) -> None:
+def test_damaged_checkpoints_are_said_in_one_line(done: TransferTask, make_task: MakeTask) -> None:
     task = make_task()
     shutil.copytree(done.run, task.run)
     for path in (task.run / "checkpoints").iterdir():
@@ -111,7 +118,7 @@ def test_damaged_checkpoints_are_said_in_one_line(done: Task, make_task: MakeTas
         run_task(task, lambda: False)
 
 
-def test_the_score_is_that_of_the_final_policy(done: Task) -> None:
+def test_the_score_is_that_of_the_final_policy(done: TransferTask) -> None:
     policy = load_policy(done.run).policy
     result = read_result(done.result)
     for world, actions in done.games:
@@ -123,7 +130,7 @@ def test_the_score_is_that_of_the_final_policy(done: Task) -> None:
         assert np.allclose(score.rewards, episodes.rewards, atol=1e-5)
 
 
-def test_the_kept_policy_is_the_run_s_and_small(done: Task) -> None:
+def test_the_kept_policy_is_the_run_s_and_small(done: TransferTask) -> None:
     assert done.policy is not None
     kept, full = load_policy(done.policy), load_policy(done.run)
     assert kept.config == full.config

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from relagent.study.results import (
+from relagent.study.transfer.results import (
     ResultError,
     decode_rewards,
     encode_rewards,
     read_result,
     thin_curve,
 )
-from relagent.study.tasks import Task
+from relagent.study.transfer.task import TransferTask
 
 
 @given(arrays(np.float64, st.integers(0, 300), elements=st.floats(0, 1)))
@@ -37,7 +37,7 @@ def test_a_thousand_rewards_take_little_room() -> None:
     assert len(encode_rewards(1 - 0.9 * lengths / 250)) < 1500
 
 
-def test_the_file_holds_the_result(done: Task, tmp_path: Path) -> None:
+def test_the_file_holds_the_result(done: TransferTask, tmp_path: Path) -> None:
     result = read_result(done.result)
     assert result.name == done.name == "tiny-gotoobject-rel-s0"
     assert [(w.world, w.actions) for w in result.worlds] == done.games
@@ -64,7 +64,7 @@ def test_the_file_holds_the_result(done: Task, tmp_path: Path) -> None:
         ('"curve"', '"curse"'),
     ],
 )
-def test_damaged_files_are_named(done: Task, tmp_path: Path, old: str, new: str) -> None:
+def test_damaged_files_are_named(done: TransferTask, tmp_path: Path, old: str, new: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(done.result.read_text().replace(old, new, 1))
     with pytest.raises(ResultError, match=str(path)):

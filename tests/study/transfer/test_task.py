@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from relagent.envs import PAIRS
-from relagent.study.protocol import load_protocol
-from relagent.study.tasks import Task, TaskConflictError, TaskError, in_order, pair_named
+from relagent.study.task import TaskConflictError, TaskError
+from relagent.study.transfer.protocol import load_protocol
+from relagent.study.transfer.task import TransferTask, in_order, pair_named
 
-from .conftest import MakeTask
+from ..conftest import MakeTask
 
 
 def test_the_order_of_the_whole_study() -> None:
     protocols = [load_protocol(name) for name in ("paper", "ours")]
     tasks = in_order(
-        Task(protocol, pair, memory, seed)
+        TransferTask(protocol, pair, memory, seed)
         for seed in range(5)
         for memory in ("none", "lstm", "mem", "rel")
         for pair in reversed(PAIRS)
@@ -39,13 +40,13 @@ def test_the_order_of_the_whole_study() -> None:
 
 def test_all_pairs_get_a_first_seed_before_any_gets_a_second() -> None:
     ours = load_protocol("ours")
-    tasks = in_order(Task(ours, pair, "rel", seed) for pair in PAIRS for seed in range(3))
+    tasks = in_order(TransferTask(ours, pair, "rel", seed) for pair in PAIRS for seed in range(3))
     assert [task.seed for task in tasks] == [0] * 6 + [1] * 6 + [2] * 6
 
 
 def test_a_task_travels_as_json(make_task: MakeTask) -> None:
     task = make_task(steps=64, precision="float32")
-    assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
+    assert TransferTask.from_json(json.loads(json.dumps(task.to_json()))) == task
 
 
 def test_the_same_task_has_the_same_folder(make_task: MakeTask, tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_the_same_task_has_the_same_folder(make_task: MakeTask, tmp_path: Path) 
     assert replace(task, memory="mem").policy is None
 
 
-def test_what_was_made_otherwise_is_not_taken(done: Task) -> None:
+def test_what_was_made_otherwise_is_not_taken(done: TransferTask) -> None:
     assert done.finished()
     assert replace(done, device="cuda").finished()
     for change, message in (

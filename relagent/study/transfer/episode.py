@@ -114,7 +114,7 @@ def record(
             else:
                 latent, state = policy.memory.step(features, state)
                 look = None
-            logits = cast(Any, policy.distribution(latent)).distribution.logits
+            logits = cast(Any, policy.distribution(latent)).log_probs
         (action,) = choose(logits, None if greedy else [generator.random()])
         mission = str(world.mission)
         observation, reward, terminated, truncated, info = env.step(action)

@@ -1,19 +1,19 @@
-"""The cells of the grid: what each is called, how it is made, and which come first."""
+"""The cells of Table 4's grid: what each is called, how it is made, and which come first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from relagent.envs import PAIRS, Pair
-from relagent.errors import RelagentError
 from relagent.rl.train import TrainConfig
 from relagent.runs.config import to_json
 from relagent.runs.directory import RunDirectory
-from relagent.study.protocol import Protocol, protocol_from_json
-from relagent.study.results import read_result
+from relagent.study.task import Task, TaskError, check_settings
+from relagent.study.transfer.protocol import Protocol, protocol_from_json
+from relagent.study.transfer.results import read_result
 
 ACTIONS = ("sampled", "greedy")
 
@@ -21,17 +21,9 @@ ACTIONS = ("sampled", "greedy")
 _ANYWHERE = ("device", "threads")
 
 
-class TaskError(RelagentError):
-    """A task that cannot be done as asked."""
-
-
-class TaskConflictError(TaskError):
-    """A run or a result of the same name that was made otherwise."""
-
-
 @dataclass(frozen=True)
-class Task:
-    """One run of a study.
+class TransferTask(Task):
+    """An agent that is trained in one world and played in others.
 
     Attributes:
         protocol: how it is trained.
@@ -45,6 +37,11 @@ class Task:
         precision: number format of the playing agent.
         device: where training computes.
     """
+
+    kind: ClassVar[str] = "transfer"
+    unit: ClassVar[str] = "steps"
+    figure: ClassVar[str] = "reward"
+    scoring: ClassVar[str] = "playing"
 
     protocol: Protocol
     pair: Pair
@@ -66,11 +63,6 @@ class Task:
     def run(self) -> Path:
         """The run directory, the same at each try."""
         return self.root / self.protocol.name / f"{self.pair.name}-{self.memory}-s{self.seed}"
-
-    @property
-    def result(self) -> Path:
-        """The result file."""
-        return self.results / "runs" / f"{self.name}.json"
 
     @property
     def policy(self) -> Path | None:
@@ -96,12 +88,7 @@ class Task:
         return [(world, actions) for world in self.pair.ladder for actions in ACTIONS]
 
     def finished(self) -> bool:
-        """Whether the result is there.
-
-        Raises:
-            TaskConflictError: it is there, but made with other settings.
-            ResultError: its file is damaged.
-        """
+        """See :meth:`Task.finished`."""
         if not self.result.exists():
             return False
         result = read_result(self.result)
@@ -109,18 +96,38 @@ class Task:
         return True
 
     def check_run(self) -> None:
-        """Raise TaskConflictError where the run directory holds a run of other settings."""
+        """See :meth:`Task.check_run`."""
         if (self.run / "config.json").is_file():
             self._check(self.run, to_json(RunDirectory.open(self.run).read_config(TrainConfig)))
 
     def _check(self, path: Path, known: dict[str, Any]) -> None:
-        wanted = to_json(self.config) | self.evaluation
-        for name, value in known.items():
-            if name not in _ANYWHERE and value != wanted.get(name):
-                raise TaskConflictError(
-                    f"{path} was made with {name} {value!r}, now it is {wanted.get(name)!r}: ask "
-                    "for the same, or choose another --root and --results"
-                )
+        check_settings(path, known, to_json(self.config) | self.evaluation, _ANYWHERE)
+
+    def do(self, stop: Callable[[], bool]) -> bool:
+        """See :meth:`Task.do`."""
+        from relagent.study.transfer.run import run_task
+
+        return run_task(self, stop)
+
+    @property
+    def total(self) -> int:
+        """See :attr:`Task.total`."""
+        return self.config.steps
+
+    def read_figure(self, row: Mapping[str, Any]) -> float | None:
+        """The mean reward of the last 100 training episodes."""
+        return row.get("rollout/ep_rew_mean")
+
+    @property
+    def scores(self) -> list[Path]:
+        """See :attr:`Task.scores`: one for each world and kind of actions."""
+        return [played_path(self, *game) for game in self.games]
+
+    def outcome(self) -> tuple[int, float | None]:
+        """See :meth:`Task.outcome`; the figure is the score in the training world."""
+        result = read_result(self.result)
+        score = result.world(self.pair.train_id)
+        return result.steps, None if score is None else score.reward
 
     def to_json(self) -> dict[str, Any]:
         """The task as plain values, for another machine."""
@@ -138,7 +145,7 @@ class Task:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Task:
+    def from_json(cls, data: dict[str, Any]) -> TransferTask:
         """The task that :meth:`to_json` described."""
         return cls(
             **{
@@ -163,18 +170,18 @@ def pair_named(name: str) -> Pair:
     raise TaskError(f"no pair {name!r}: choose among {', '.join(pair.name for pair in PAIRS)}")
 
 
-def in_order(tasks: Iterable[Task]) -> list[Task]:
+def in_order(tasks: Iterable[TransferTask]) -> list[TransferTask]:
     """Sort tasks so that those that matter most come first, should time not be enough for all."""
     pairs, memories = [pair.name for pair in PAIRS], ["rel", "mem", "lstm", "none"]
 
-    def place(task: Task) -> tuple[int, int, int, int, str]:
+    def place(task: TransferTask) -> tuple[int, int, int, int, str]:
         memory = memories.index(task.memory) if task.memory in memories else len(memories)
         return _stage(task), task.seed, memory, pairs.index(task.pair.name), task.name
 
     return sorted(tasks, key=place)
 
 
-def _stage(task: Task) -> int:
+def _stage(task: TransferTask) -> int:
     first, paper = task.seed < 3, task.protocol.name == "paper"
     match task.memory:
         case "rel" if not paper:
@@ -188,18 +195,18 @@ def _stage(task: Task) -> int:
     return 5
 
 
-def played_path(task: Task, world: str, actions: str) -> Path:
+def played_path(task: TransferTask, world: str, actions: str) -> Path:
     """Where the score in one world is kept until the task is finished."""
     return task.run / "played" / f"{world}-{actions}.json"
 
 
-def task_words(task: Task) -> list[str]:
+def task_words(task: TransferTask) -> list[str]:
     """The command line of a task, without the folders."""
     words = ["python", "-m", "relagent.study", "task", "--protocol", task.protocol.name]
     words += ["--pair", task.pair.name, "--memory", task.memory, "--seed", str(task.seed)]
     if task.steps is not None:
         words += ["--steps", str(task.steps)]
     for name in ("episodes", "precision", "device"):
-        if getattr(task, name) != getattr(Task, name):
+        if getattr(task, name) != getattr(TransferTask, name):
             words += [f"--{name}", str(getattr(task, name))]
     return words

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from relagent.memories.relevancy import RelevancyMemory
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.report import short_name
-from relagent.study.episode import Moment, Slot, WatchError, record
-from relagent.study.view import title
+from relagent.study.transfer.episode import Moment, Slot, WatchError, record
+from relagent.study.transfer.view import title
 
 WIDTH, HEIGHT, MARGIN = 1000, 610, 16
 TOP = 356

@@ -18,10 +18,10 @@ import numpy as np
 
 from relagent.errors import RelagentError
 from relagent.runs.files import write_atomically
+from relagent.study.curve import POINTS, thin
 
 FORMAT = 1
 UNIT = 50_000
-CURVE_POINTS = 200
 
 Array = np.ndarray[Any, Any]
 
@@ -92,7 +92,7 @@ class RunResult:
         config: the run's settings.
         evaluation: how it was scored: episodes in each world, number format.
         worlds: the scores.
-        curve: ``steps``, ``reward``, ``success`` during training, at most ``CURVE_POINTS`` each.
+        curve: ``steps``, ``reward``, ``success`` during training, thinned.
         seconds: of ``training`` and ``playing``, over all sessions.
         command: the words that make this result again.
         provenance: versions, commit and machine of training and playing.
@@ -223,7 +223,7 @@ def decode_rewards(text: str) -> Array:
     return np.frombuffer(content, dtype="<u2").astype(np.float64) / UNIT
 
 
-def thin_curve(rows: list[dict[str, Any]], points: int = CURVE_POINTS) -> dict[str, list[float]]:
+def thin_curve(rows: list[dict[str, Any]], points: int = POINTS) -> dict[str, list[float]]:
     """Average a run's metrics over at most ``points`` stretches of equally many rows.
 
     Returns:
@@ -231,12 +231,7 @@ def thin_curve(rows: list[dict[str, Any]], points: int = CURVE_POINTS) -> dict[s
         the last 100 episodes at each row; rows before the first finished episode are left out.
     """
     names = {"reward": "rollout/ep_rew_mean", "success": "rollout/success_rate"}
-    known = [row for row in rows if all(row.get(name) is not None for name in names.values())]
-    stretches = [s for s in np.array_split(np.arange(len(known)), points) if len(s)]
-    curve: dict[str, list[float]] = {"steps": [known[s[-1]]["step"] for s in stretches]}
-    for short, name in names.items():
-        curve[short] = [round(float(np.mean([known[i][name] for i in s])), 5) for s in stretches]
-    return curve
+    return thin(rows, names, points)
 
 
 def _lines(data: Mapping[str, Any]) -> str:

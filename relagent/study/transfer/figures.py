@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from relagent.envs import Pair
 from relagent.rl.figure import COLOURS
 from relagent.rl.report import short_name
-from relagent.study.aggregate import Estimate, estimate_profile
-from relagent.study.tables import table_rows
-from relagent.study.view import ROLES, TITLES, View, paper_numbers, size_of, title
+from relagent.study.draw import draw_table, legend, png, tidy
+from relagent.study.transfer.aggregate import Estimate, estimate_profile
+from relagent.study.transfer.tables import table_rows
+from relagent.study.transfer.view import ROLES, TITLES, View, paper_numbers, size_of, title
 
 MARKERS = "osD^vPX"
 ROLE_TITLES = {"train": "training worlds", "test": "larger worlds, zero-shot"}
@@ -37,35 +36,22 @@ def table_figure(view: View, protocol: str) -> bytes:
     heading, rows = table_rows(view, protocol, bold=("", ""))
     heading = [text.replace(", ", ",\n") for text in heading]
     texts = [[cell.replace("<br>", "\n") for cell in row] for row in rows]
-    figure = Figure(figsize=(1.2 + 1.75 * len(heading), 0.6 + 0.5 * len(rows)))
-    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
-    axes.axis("off")
-    table = axes.table(
-        texts,
-        colLabels=heading,
-        cellLoc="center",
-        loc="center",
-        bbox=Bbox.unit(),
-        colWidths=[1.2, *[0.55] * 2, *[1.2] * (len(heading) - 3)],
-    )
-    table.auto_set_font_size(False)
-    table.set_fontsize(8)
-    for (row, column), cell in table.get_celld().items():
-        cell.set_edgecolor("0.8")
-        if row == 0:
-            cell.set_text_props(weight="bold")
-            cell.set_facecolor("0.92")
-        elif column >= 1:
-            cell.set_facecolor(_shade(texts[row - 1][column]))
-    return _png(figure)
+    shade = {
+        (row, column): value
+        for row, line in enumerate(texts)
+        for column, text in enumerate(line)
+        if column >= 1 and (value := _first_number(text)) is not None
+    }
+    widths = [1.2, *[0.55] * 2, *[1.2] * (len(heading) - 3)]
+    size = (1.2 + 1.75 * len(heading), 0.6 + 0.5 * len(rows))
+    return draw_table(heading, texts, widths, size, shade)
 
 
-def _shade(text: str) -> tuple[float, float, float]:
+def _first_number(text: str) -> float | None:
     try:
-        value = float(text.split()[0])
+        return float(text.split()[0])
     except (ValueError, IndexError):
-        return (1.0, 1.0, 1.0)
-    return (1 - 0.45 * value, 1 - 0.18 * value, 1 - 0.08 * value)
+        return None
 
 
 def curves_figure(view: View, protocol: str) -> bytes:
@@ -157,7 +143,7 @@ def aggregate_figure(view: View) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(lines)), [f"{title(m)} ({p})" for p, m in lines])
     panels[0].invert_yaxis()
-    return _png(figure)
+    return png(figure)
 
 
 def profile_figure(view: View) -> bytes:
@@ -178,10 +164,9 @@ def profile_figure(view: View) -> bytes:
             axes.set_title(f"{protocol}: {ROLE_TITLES[role]}", fontsize="medium")
             axes.set_xlabel("τ (reward)")
             axes.set_ylabel("share of runs above τ")
-            axes.grid(alpha=0.3)
-            axes.spines[["top", "right"]].set_visible(False)
-    _legend(figure, handles)
-    return _png(figure)
+            tidy(axes)
+    legend(figure, handles)
+    return png(figure)
 
 
 def _panels(view: View, protocol: str) -> tuple[Figure, list[tuple[Any, Pair]]]:
@@ -199,31 +184,16 @@ def _finish(figure: Figure, panels: list[tuple[Any, Pair]], label: str) -> bytes
     handles: dict[str, Any] = {}
     for axes, _ in panels:
         axes.set_ylim(-0.02, 1.02)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel(label)
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(text, handle)
-    _legend(figure, handles)
-    return _png(figure)
-
-
-def _legend(figure: Figure, handles: dict[str, Any]) -> None:
-    if handles:
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False
-        )
+    legend(figure, handles)
+    return png(figure)
 
 
 def _arms(estimate: Estimate) -> tuple[float, float]:
     # The interquartile mean need not lie inside the percentiles of its resamples.
     value, low, high = estimate
     return max(0.0, value - low), max(0.0, high - value)
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    # Without the version of matplotlib, the same numbers give the same bytes.
-    figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
-    return content.getvalue()

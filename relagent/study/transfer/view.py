@@ -12,14 +12,14 @@ import numpy as np
 
 from relagent.envs import PAIRS, Pair
 from relagent.rl.report import short_name
-from relagent.study.aggregate import (
+from relagent.study.transfer.aggregate import (
     Estimate,
     estimate_improvement,
     estimate_iqm,
     estimate_mean,
 )
-from relagent.study.protocol import NAMES, load_protocol
-from relagent.study.results import RunResult
+from relagent.study.transfer.protocol import NAMES, load_protocol
+from relagent.study.transfer.results import RunResult
 
 Role = Literal["train", "test"]
 ROLES: tuple[Role, ...] = ("train", "test")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from relagent.study.aggregate import (
+from relagent.study.transfer.aggregate import (
     ScoreError,
     estimate_improvement,
     estimate_iqm,

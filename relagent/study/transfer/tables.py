@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from relagent.envs import Pair
 from relagent.rl.report import short_name
-from relagent.study.aggregate import Estimate
-from relagent.study.view import ROLES, Cell, View, paper_numbers, title, world_of
-
-NOTHING = "–"
-
-
-def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+from relagent.study.transfer.aggregate import Estimate
+from relagent.study.transfer.view import ROLES, Cell, View, paper_numbers, title, world_of
+from relagent.study.words import NOTHING
 
 
 def table_rows(

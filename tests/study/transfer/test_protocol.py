@@ -10,14 +10,14 @@ import pytest
 
 from relagent.envs import PAIRS
 from relagent.rl.train import TrainConfig
-from relagent.study.protocol import (
+from relagent.study.transfer.protocol import (
     NAMES,
     ProtocolError,
     load_protocol,
     protocol_from_json,
 )
 
-from .conftest import TINY
+from ..conftest import TINY
 
 
 def test_paper_is_what_is_known_of_the_paper() -> None:

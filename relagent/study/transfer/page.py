@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from relagent.study.aggregate import RESAMPLES
-from relagent.study.protocol import NAMES, load_protocol
-from relagent.study.results import RunResult
-from relagent.study.tables import (
+from relagent.study.transfer.aggregate import RESAMPLES
+from relagent.study.transfer.protocol import NAMES, load_protocol
+from relagent.study.transfer.results import RunResult
+from relagent.study.transfer.tables import (
     improvement_rows,
     iqm_rows,
     ladder_rows,
-    markdown,
     table_rows,
 )
-from relagent.study.view import View, title
+from relagent.study.transfer.view import View, title
+from relagent.study.words import commits, listed, machines, markdown, versions
 
 PAPER = """\
 The paper's numbers are those of Table 4 of Kerg et al. (2020, arXiv 2006.09471): single numbers,
@@ -69,7 +68,7 @@ def page(view: View) -> str:
 
 
 def _opening(view: View) -> str:
-    episodes = _listed(f"{n:,}" for n in {r.evaluation["episodes"] for r in view.results})
+    episodes = listed(f"{n:,}" for n in {r.evaluation["episodes"] for r in view.results})
     return f"""\
 Agents with different memories are trained in a small world and scored there and, unchanged, in
 larger ones. {len(view.results)} runs so far. Made by
@@ -125,10 +124,10 @@ def _settings(runs: list[RunResult]) -> str:
     for name in runs[0].config:
         if name not in skipped:
             values = {json.dumps(run.config.get(name)) for run in runs}
-            rows.append([f"`{name}`", _listed(values)])
+            rows.append([f"`{name}`", listed(values)])
     seeds = {run.seed for run in runs}
     rows.append(["seeds", ", ".join(map(str, sorted(seeds)))])
-    rows.append(["trained steps", _listed(f"{n:,}" for n in {run.steps for run in runs})])
+    rows.append(["trained steps", listed(f"{n:,}" for n in {run.steps for run in runs})])
     return markdown(["setting", "value"], rows)
 
 
@@ -169,34 +168,21 @@ def _missing(view: View) -> str:
 
 def _made_with(view: View) -> str:
     results = view.results
-    versions: dict[str, set[str]] = {}
-    for run in results:
-        for part in ("training", "playing"):
-            for package, version in _of(run, part, "versions").items():
-                if version is not None:
-                    versions.setdefault(package, set()).add(str(version))
-    listed = ", ".join(f"{name} {_listed(found)}" for name, found in versions.items())
     trained, played = (
         sum(run.seconds.get(what, 0.0) for run in results) / 3600
         for what in ("training", "playing")
     )
-    machines = _listed(_machine(run) for run in results)
-    commits = _listed(
-        f"`{str(git.get('commit'))[:10]}`" + (" with changes" if git.get("dirty") else "")
-        for run in results
-        if (git := _of(run, "training", "git"))
-    )
     return f"""\
 ## Made with
 
-- Machine: {machines}; one process a run, one thread each.
+- Machine: {machines(results)}; one process a run, one thread each.
 - Time of those processes: {trained:.1f} h of training, {played:.1f} h of playing. On a machine with
   several cores the wall time is shorter, on one that does something else besides, longer.
 - Speed of training, steps/s of one process:
 
 {_speed(view)}
-- Versions: {listed}.
-- Commits of training: {commits or "unknown"}."""
+- Versions: {versions(results, "training", "playing")}.
+- Commits of training: {commits(results)}."""
 
 
 def _speed(view: View) -> str:
@@ -213,22 +199,3 @@ def _speed(view: View) -> str:
                 rows.append([protocol, title(memory), f"{np.median(rates):,.0f}", spread])
     table = markdown(["protocol", "memory", "median", "lowest to highest"], rows)
     return "".join(f"  {line}\n" for line in table.splitlines())
-
-
-def _of(run: RunResult, part: str, key: str) -> Mapping[str, object]:
-    value = run.provenance.get(part, {}).get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _machine(run: RunResult) -> str:
-    machine = run.provenance.get("machine", {})
-    words = [f"{machine.get('processor')}, {machine.get('cores')} cores"]
-    if machine.get("memory_gib"):
-        words.append(f"{machine['memory_gib']:.0f} GiB")
-    if machine.get("gpu") and run.config.get("device") != "cpu":
-        words.append(str(machine["gpu"]))
-    return ", ".join(words)
-
-
-def _listed(values: Iterable[str]) -> str:
-    return " / ".join(sorted(set(values)))

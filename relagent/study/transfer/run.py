@@ -1,4 +1,4 @@
-"""Do one cell of the grid: train, or go on where it was, then play and write one file."""
+"""Do one cell of Table 4's grid: train, or go on where it was, then play and write one file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,25 @@ from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.play import Job, Result, play_all
 from relagent.rl.report import Row
 from relagent.rl.train import resume, train
-from relagent.runs.checkpoint import CheckpointDamagedError, checkpoints, save_checkpoint
+from relagent.runs.checkpoint import save_checkpoint
 from relagent.runs.config import to_json
 from relagent.runs.directory import RunDirectory
 from relagent.runs.files import write_atomically
-from relagent.runs.machine import machine
 from relagent.runs.packing import pack, unpack
 from relagent.runs.provenance import provenance
-from relagent.study.results import RunResult, WorldResult, thin_curve
-from relagent.study.tasks import Task, TaskError, played_path, task_words
+from relagent.study.transfer.results import RunResult, WorldResult, thin_curve
+from relagent.study.transfer.task import TransferTask, played_path, task_words
+from relagent.study.work import (
+    KEPT,
+    read_or_empty,
+    read_part,
+    train_from_wherever,
+    training_provenance,
+    write_part,
+)
 
 
-def run_task(task: Task, stop: Callable[[], bool]) -> bool:
+def run_task(task: TransferTask, stop: Callable[[], bool]) -> bool:
     """Do a task, or what is left of it.
 
     Args:
@@ -57,32 +64,25 @@ def run_task(task: Task, stop: Callable[[], bool]) -> bool:
     return True
 
 
-def _train(task: Task, stop: Callable[[], bool]) -> bool:
+def _train(task: TransferTask, stop: Callable[[], bool]) -> bool:
     """Train to the end, from wherever the run is."""
-    if not (task.run / "config.json").is_file():
+
+    def begin() -> bool:
         return train(task.config, task.run, stop)
-    if not checkpoints(task.run / "checkpoints"):
-        # Killed before the first save: nothing is lost by starting over. The clock stays.
-        with RunDirectory.open_for_resume(task.run):
-            for path in task.run.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name not in ("seconds.json", "lock"):
-                    path.unlink()
-        return train(task.config, task.run, stop)
-    try:
-        if RunDirectory.open(task.run).load_checkpoint().step >= task.config.steps:
+
+    def go_on(steps: int) -> bool:
+        if steps >= task.config.steps:
             return True
-    except CheckpointDamagedError as error:
-        raise TaskError(f"{error}; remove {task.run}, and it is trained again") from error
-    return resume(task.run, {"device": task.device, "threads": 1}, stop)
+        return resume(task.run, {"device": task.device, "threads": 1}, stop)
+
+    return train_from_wherever(task.run, begin, go_on)
 
 
 class _Stopped(Exception):  # noqa: N818  # no error: playing was asked to stop
     """Playing was asked to stop."""
 
 
-def _play(task: Task, loaded: LoadedPolicy, stop: Callable[[], bool]) -> bool:
+def _play(task: TransferTask, loaded: LoadedPolicy, stop: Callable[[], bool]) -> bool:
     """Play every world that was not played yet, and save what came of each."""
 
     def poll(_: Result) -> None:
@@ -91,7 +91,7 @@ def _play(task: Task, loaded: LoadedPolicy, stop: Callable[[], bool]) -> bool:
 
     for world, actions in task.games:
         path = played_path(task, world, actions)
-        if path.exists() and _read(path).get("made_with") == _made_with(task, loaded):
+        if read_part(path, _made_with(task, loaded)) is not None:
             continue
         job = Job(loaded.policy, world, task.episodes, deterministic=actions == "greedy")
         try:
@@ -121,13 +121,11 @@ def _play(task: Task, loaded: LoadedPolicy, stop: Callable[[], bool]) -> bool:
         score = WorldResult(
             world, actions, row.reward, row.interval, row.success, row.length, episodes.rewards
         )
-        path.parent.mkdir(exist_ok=True)
-        content = {"made_with": _made_with(task, loaded), "score": score.to_json()}
-        write_atomically(path, json.dumps(content).encode())
+        write_part(path, _made_with(task, loaded), score.to_json())
     return True
 
 
-def _made_with(task: Task, loaded: LoadedPolicy) -> dict[str, Any]:
+def _made_with(task: TransferTask, loaded: LoadedPolicy) -> dict[str, Any]:
     return {"checkpoint": loaded.checkpoint.name, **task.evaluation, "judge": _judge()}
 
 
@@ -135,19 +133,10 @@ def _judge() -> str:
     return f"minigrid {version('minigrid')}"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _result(task: Task, loaded: LoadedPolicy, seconds: dict[str, float]) -> RunResult:
-    run = RunDirectory.open(task.run)
-    made = run.read_provenance()
+def _result(task: TransferTask, loaded: LoadedPolicy, seconds: dict[str, float]) -> RunResult:
     here = provenance(device="cpu", backend=_judge())
-    kept = ("started", "device", "backend", "versions", "git", "platform", "cpu_count")
+    made_with = _made_with(task, loaded)
+    scores = [read_part(played_path(task, *game), made_with) for game in task.games]
     return RunResult(
         protocol=task.protocol.name,
         pair=task.pair.name,
@@ -156,17 +145,13 @@ def _result(task: Task, loaded: LoadedPolicy, seconds: dict[str, float]) -> RunR
         steps=loaded.steps,
         config=to_json(task.config),
         evaluation=task.evaluation,
-        worlds=tuple(
-            WorldResult.from_json(_read(played_path(task, *game))["score"]) for game in task.games
-        ),
-        curve=thin_curve(run.read_metrics()),
+        worlds=tuple(WorldResult.from_json(score) for score in scores if score is not None),
+        curve=thin_curve(RunDirectory.open(task.run).read_metrics()),
         seconds=seconds,
         command=tuple(task_words(task)),
         provenance={
-            "training": {name: made.get(name) for name in kept},
-            "sessions": 1 + len(made.get("resumed", [])),
-            "playing": {name: here.get(name) for name in kept},
-            "machine": machine(),
+            **training_provenance(task.run),
+            "playing": {name: here.get(name) for name in KEPT},
         },
         checkpoint=str(loaded.checkpoint.relative_to(task.root)),
     )
@@ -214,7 +199,9 @@ class _Clock:
         self.path = path
         self.seconds = {"training": 0.0, "playing": 0.0}
         if path.is_file():
-            self.seconds |= {n: float(v) for n, v in _read(path).items() if n in self.seconds}
+            self.seconds |= {
+                n: float(v) for n, v in read_or_empty(path).items() if n in self.seconds
+            }
 
     @contextmanager
     def running(self, what: str) -> Iterator[Callable[[], bool]]:

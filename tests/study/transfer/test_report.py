@@ -10,12 +10,12 @@ import pytest
 
 from relagent.envs import Pair
 from relagent.runs.config import to_json
-from relagent.study.protocol import load_protocol
 from relagent.study.report import ReportError, write_report
-from relagent.study.results import RunResult, WorldResult, read_results
-from relagent.study.tables import estimate, table_rows
-from relagent.study.tasks import Task, pair_named
-from relagent.study.view import View, size_of
+from relagent.study.transfer.protocol import load_protocol
+from relagent.study.transfer.results import RunResult, WorldResult, read_results
+from relagent.study.transfer.tables import estimate, table_rows
+from relagent.study.transfer.task import TransferTask, pair_named
+from relagent.study.transfer.view import View, size_of
 
 # Mean rewards in the (training, test) world, by pair, memory and seed.
 SCORES: Mapping[str, Mapping[str, list[tuple[float, float]]]] = {
@@ -35,7 +35,7 @@ def synthetic(
     protocol: str, pair: Pair, memory: str, seed: int, on: tuple[float, float]
 ) -> RunResult:
     """A result that scores what it is told to."""
-    task = Task(load_protocol(protocol), pair, memory, seed)
+    task = TransferTask(load_protocol(protocol), pair, memory, seed)
     worlds = []
     for world in pair.ladder:
         mean = {pair.train_id: on[0], pair.test_id: on[1]}.get(world, 0.5)
@@ -199,7 +199,7 @@ def test_the_same_results_give_the_same_files(folder: Path) -> None:
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-def test_the_result_of_a_real_run_is_reported(done: Task) -> None:
+def test_the_result_of_a_real_run_is_reported(done: TransferTask) -> None:
     names = {path.name for path in write_report(done.results)}
     assert "curves-tiny.png" in names
     assert "GoToObject-6x6-N2 (trained)" in (done.results / "table4.md").read_text()

@@ -1,0 +1,114 @@
+"""The commands ``copy``, ``denoise``, ``mnist``, ``ptb`` and ``peak``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from relagent.memories import MEMORIES
+from relagent.runs.config import add_arguments
+from relagent.study.command import add_folders, add_results, add_runner, count, do_grid
+from relagent.study.supervised.grid import GRIDS, chosen_cells
+from relagent.study.supervised.task import SupervisedTask, in_order
+from relagent.tasks.config import GeneratedConfig, TaskConfig
+from relagent.tasks.defaults import TASKS, default_config
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to a parser's subparsers."""
+    for name in GRIDS:
+        # An option may be defined again: some settings of one run are several ones here.
+        command = commands.add_parser(
+            name, help=f"train memories on {name}", conflict_handler="resolve"
+        )
+        _grid_parser(command, name, TASKS[name])
+    _peak_parser(commands.add_parser("peak", help="measure peak memory against the delay of copy"))
+
+
+def _grid_parser(parser: argparse.ArgumentParser, study: str, kind: type[TaskConfig]) -> None:
+    grid = GRIDS[study]
+    generated = issubclass(kind, GeneratedConfig)
+    add_arguments(parser, kind)
+    for flag in ("--task", "--memory", "--seed"):
+        parser.add_argument(flag, dest="unused", help=argparse.SUPPRESS, type=_say_several(flag))
+    parser.add_argument(
+        "--memories", nargs="+", choices=MEMORIES, metavar="NAME", help="default: the grid's"
+    )
+    if generated:
+        parser.add_argument(
+            "--T", nargs="+", type=count, metavar="N", dest="delays", help="default: the grid's"
+        )
+    parser.add_argument(
+        "--seeds", type=count, default=grid.seeds, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--updates" if generated else "--epochs",
+        dest="budget",
+        type=count,
+        default=grid.budget,
+        metavar="N",
+        help="of a run that is not solved before; more than before goes on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="where training computes (default: %(default)s)"
+    )
+    add_runner(parser)
+    add_folders(parser, study, root=Path("runs"))
+    parser.set_defaults(command=grid_command, study=study, delays=None)
+
+
+def _say_several(flag: str) -> Any:
+    def refuse(_: str) -> None:
+        instead = {"--memory": "--memories", "--seed": "--seeds"}.get(flag, "the command's name")
+        raise argparse.ArgumentTypeError(f"a study has several: use {instead}")
+
+    return refuse
+
+
+def grid_command(arguments: argparse.Namespace) -> int:
+    """Do the grid of a study."""
+    study: str = arguments.study
+    names = {field.name for field in fields(TASKS[study])}
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    given = {**(GRIDS[study].settings or {}), **given, "threads": 1}
+    given["updates" if "updates" in names else "epochs"] = arguments.budget
+    tasks = []
+    for T, memory in chosen_cells(study, arguments.memories, arguments.delays):
+        for seed in range(arguments.seeds):
+            settings = {**given, "seed": seed} | ({} if T is None else {"T": T})
+            config = default_config(study, memory, **settings)
+            tasks.append(SupervisedTask(config, arguments.root, arguments.results))
+    return do_grid(in_order(tasks), arguments)
+
+
+def _peak_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--T",
+        nargs="+",
+        type=count,
+        default=[100, 200, 400, 600, 800, 1000],
+        metavar="N",
+        dest="delays",
+        help="delays to measure at (default: 100 200 400 600 800 1000)",
+    )
+    parser.add_argument(
+        "--memories",
+        nargs="+",
+        choices=MEMORIES,
+        default=["mem-rnn", "rel-rnn"],
+        metavar="NAME",
+        help="default: mem-rnn rel-rnn",
+    )
+    add_results(parser, "copy")
+    parser.set_defaults(command=peak)
+
+
+def peak(arguments: argparse.Namespace) -> int:
+    """Measure peak memory."""
+    from relagent.study.supervised.peak import FILE, measure, write
+
+    write(arguments.results / FILE, measure(arguments.memories, sorted(set(arguments.delays))))
+    print(arguments.results / FILE)
+    return 0

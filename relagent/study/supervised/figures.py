@@ -1,0 +1,118 @@
+"""The figures of a supervised report, each as the bytes of a PNG."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from relagent.study.draw import draw_table, legend, png, tidy
+from relagent.study.supervised.result import SupervisedResult
+from relagent.study.supervised.tables import main_table
+from relagent.study.supervised.view import LOOKS, View, variant_title
+from relagent.tasks.copy import N_SYMBOLS, memoryless_loss
+
+WITHOUT = "without a memory"
+
+
+def table_figure(view: View) -> bytes:
+    """The main table as a picture: a cell is the darker the higher its accuracy."""
+    heading, rows = main_table(view, bold=("", ""), line="\n")
+    texts = [[cell.replace(" (", "\n(") for cell in row] for row in rows]
+    shade = {}
+    for row, name in enumerate(view.rows):
+        for column, memory in enumerate(view.memories, start=1):
+            runs = view.runs(name, memory)
+            if runs:
+                scores = [(run.test or run.validation)["accuracy"] for run in runs]
+                shade[row, column] = sum(scores) / len(scores)
+    heights = [max(cell.count("\n") + 1 for cell in row) for row in texts]
+    width = 1.15 if view.rows[0].startswith("T") else 1.7
+    size = (1.2 + width * len(view.memories), 0.35 + max(heights) * 0.19 * len(rows) + 0.2)
+    return draw_table(heading, texts, [1.2, *[width] * len(view.memories)], size, shade)
+
+
+def curves_figure(view: View) -> bytes:
+    """How training went: a panel for each form of the task, a line for each run."""
+    figure, panels = _panels(len(view.variants))
+    handles: dict[str, Any] = {}
+    for axes, name in zip(panels, view.variants, strict=True):
+        for memory in view.memories:
+            for run in view.runs(name, memory):
+                handles[LOOKS[memory].title] = _curve(axes, run)
+        axes.set_title(variant_title(name), fontsize="medium")
+        if view.study in ("copy", "denoise"):
+            handles[WITHOUT] = axes.axhline(
+                memoryless_loss(int(name[1:])), color="0.5", lw=1, ls=(0, (1, 2))
+            )
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+        axes.set_xlabel("updates" if view.study in ("copy", "denoise") else "epoch")
+        if axes.get_subplotspec().is_first_col():
+            axes.set_ylabel(CURVES[view.study])
+        tidy(axes)
+    legend(figure, handles, columns=5 if len(panels) > 1 else 3)
+    return png(figure)
+
+
+CURVES = {
+    "copy": "training loss (nats)",
+    "denoise": "training loss (nats)",
+    "mnist": "validation accuracy",
+    "ptb": "validation bits per character",
+}
+
+
+def _curve(axes: Any, run: SupervisedResult) -> Any:
+    look = LOOKS[run.memory]
+    if "epochs" in run.config:
+        name = "bpc" if "bpc" in run.evaluations else "accuracy"
+        scale = run.config["epochs"] / run.updates
+        x, y, marker = [scale * n for n in run.evaluations["steps"]], run.evaluations[name], "."
+    else:
+        x, y, marker = run.training["steps"], run.training["loss"], ""
+    (line,) = axes.plot(
+        x, y, color=look.colour, ls=look.style, lw=1.4, marker=marker, label=look.title
+    )
+    if run.solved is not None and x:
+        axes.plot(x[-1:], y[-1:], "o", color=look.colour, markersize=5)
+    return line
+
+
+def transfer_figure(view: View) -> bytes:
+    """Accuracy at delays that were not trained at; a line for each run."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    handles: dict[str, Any] = {}
+    delays: set[float] = set()
+    for run in view.ordered:
+        if run.transfer:
+            look = LOOKS[run.memory]
+            points = [(run.config["T"], run.validation["accuracy"])]
+            points += [(score["T"], score["accuracy"]) for score in run.transfer]
+            x, y = zip(*sorted(points), strict=True)
+            delays.update(x)
+            (handles[look.title],) = axes.plot(
+                x, y, color=look.colour, ls=look.style, lw=1.4, marker="o", markersize=4
+            )
+    handles["chance"] = axes.axhline(1 / N_SYMBOLS, color="0.5", lw=1, ls=(0, (1, 2)))
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(delays), [f"{T:,}" for T in sorted(delays)])
+    axes.minorticks_off()
+    axes.set_ylim(-0.02, 1.04)
+    axes.set_xlabel("T of the score (the first: T of training)")
+    axes.set_ylabel("accuracy")
+    tidy(axes)
+    legend(figure, handles, columns=3)
+    return png(figure)
+
+
+def _panels(count: int) -> tuple[Figure, list[Any]]:
+    columns = min(3, count)
+    rows = -(-count // columns)
+    width = 4.2 * columns if count > 1 else 6.4
+    figure = Figure(figsize=(width, 0.9 + 3.1 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[count:]:
+        unused.axis("off")
+    return figure, list(axes[:count])

@@ -1,0 +1,244 @@
+"""The page that explains a supervised study: what was run, how, and what it is compared with."""
+
+from __future__ import annotations
+
+import json
+
+from relagent.study.supervised.grid import GRIDS
+from relagent.study.supervised.peak import LIMIT, Peaks
+from relagent.study.supervised.tables import (
+    SETTINGS,
+    main_table,
+    run_table,
+    settings_table,
+    transfer_table,
+)
+from relagent.study.supervised.view import LOOKS, TITLES, View, title, variant_title
+from relagent.study.words import NOTHING, commits, listed, machines, markdown, versions
+
+WHAT = {
+    "copy": """\
+Ten symbols of eight, T − 1 blanks, a marker, ten blanks, at which the ten symbols are due
+(Hochreiter & Schmidhuber 1997). The loss is the mean over all T + 20 steps, accuracy that of the
+last ten; guessing gives 12.5%.""",
+    "denoise": """\
+Ten symbols of eight at random places among the first T + 9 steps, a marker, ten blanks, at which
+the ten symbols are due (Jing et al. 2017). The loss is the mean over all T + 20 steps, accuracy
+that of the last ten; guessing gives 12.5%.""",
+    "mnist": """\
+A digit is named after its 784 pixels were read in reading order, or in one fixed random order
+(permuted), some at each step. Of the 60,000 training images the last 10,000 are for validation;
+the test score is that of the weights with the best validation.""",
+    "ptb": """\
+The next character of the Penn Treebank is said at each step; gradients cross a window of steps,
+attention sees the window only, the recurrent state is carried over. The test score is that of the
+weights with the best validation.""",
+}
+
+HOW_SCORED = {
+    "generated": """\
+In brackets: after how many updates the run was *solved*, which is the first evaluation (every
+{every} updates, {sequences} fresh sequences, {symbols:,} symbols) without one mistake; training
+ends there. A run that is not solved within its budget shows its last evaluation. Each line is a
+seed, smallest first; empty: not run.""",
+    "dataset": """\
+Of the test data; in brackets: the epoch with the best validation, whose weights are tested, and the
+number of epochs trained. Each line is a seed, smallest first; empty: not run.""",
+}
+
+PAPER = {
+    "copy": """\
+*paper*: Table 5 of the appendix of Kerg et al. (2020, arXiv 2006.09471), which gives no number of
+seeds, no number of updates and no criterion of the end.""",
+    "denoise": """\
+The paper shows training curves of this task (its figures 4 to 6 and 11), no table.""",
+    "mnist": """\
+The paper shows validation curves (its figure 8), of pixels one by one. Published test accuracies
+of single pixels: expRNN 98.0% in reading order and 94.9% permuted, LSTM 81.9% and 79.5%
+(Lezcano & Martínez-Rubio 2019).""",
+    "ptb": """\
+Published test scores of single layers of 1024 units with windows of 150: RNN 1.62, expRNN 1.45,
+nnRNN 1.40 bpc (nnRNN repository).""",
+}
+
+DEVIATIONS = """\
+- The macro-state of attentive memories is h + c as in the paper's equations; its authors' code has
+  (h + c) / 2.
+- The paper gives learning rate, optimiser, nonlinearity and ν, ρ of orth-RNN, expRNN, LSTM, GORU
+  and RelRNN (its tables 6 to 9). Chosen here: the other memories with attention take RelRNN's,
+  SAB takes the LSTM's; where a table names one learning rate for expRNN, that of its rotation is a
+  tenth; where it names no optimiser for the LSTM, Adam.
+- Hidden sizes and the clipping of gradients are those of the authors' code; on MNIST, memories
+  with gates are as large as the LSTM.
+"""
+
+
+def page(view: View, peaks: Peaks | None) -> str:
+    """The README.md of a report.
+
+    Args:
+        view: the results.
+        peaks: measurements of peak memory, for the page of copy.
+    """
+    sections = [
+        f"# {TITLES[view.study]}",
+        _opening(view),
+        _results(view),
+        _transfer(view),
+        _peaks(peaks) if peaks is not None else "",
+        "## Every run\n\n" + markdown(*run_table(view)) + "\n" + _about_runs(),
+        _settings(view),
+        "## Deviations from the paper\n\n" + DEVIATIONS,
+        _missing(view),
+        _made_with(view),
+    ]
+    return "\n\n".join(section.strip() for section in sections if section) + "\n"
+
+
+def _opening(view: View) -> str:
+    return f"""\
+{WHAT[view.study]}
+
+{len(view.results)} runs so far. Made by
+
+```sh
+python -m relagent.study {view.study}   # trains what is not there yet
+python -m relagent.study report --results results/{view.study}   # makes this page
+```
+
+Every run is one file in `runs/`, with its settings, curves, scores and the command that trains it
+again."""
+
+
+def _results(view: View) -> str:
+    if "epochs" in view.results[0].config:
+        scored, curves = HOW_SCORED["dataset"], "Validation after each epoch."
+    else:
+        curves = "Training loss, thinned; dotted: the best loss without a memory; a dot: solved."
+        config = view.results[0].config
+        sequences = config["evaluation_batches"] * config["batch_size"]
+        scored = HOW_SCORED["generated"].format(
+            every=config["evaluate_every"], sequences=sequences, symbols=10 * sequences
+        )
+    seeds = listed(str(run.seed) for run in view.results)
+    return f"""\
+## Results
+
+{markdown(*main_table(view))}
+{scored} Seeds: {seeds}. Budgets: {_budgets(view)}.
+
+{PAPER[view.study]}
+
+![The table](./{view.study}.png)
+
+![Training](curves.png)
+
+{curves}"""
+
+
+def _budgets(view: View) -> str:
+    name = "epochs" if "epochs" in view.results[0].config else "updates"
+    budgets = sorted({run.config[name] for run in view.results})
+    return f"{' / '.join(f'{n:,}' for n in budgets)} {name} (planned: {GRIDS[view.study].budget:,})"
+
+
+def _transfer(view: View) -> str:
+    if not any(run.transfer for run in view.results):
+        return ""
+    return f"""\
+## Transfer to other delays
+
+The trained weights, unchanged, on fresh sequences of other delays; in brackets how many. Each
+delay draws its own sequences, the same for all memories of a seed.
+
+{markdown(*transfer_table(view))}
+![Transfer](transfer.png)"""
+
+
+def _peaks(peaks: Peaks) -> str:
+    rows = [
+        [title(point.memory), f"{point.T:,}", f"{point.definition:,.0f}", f"{point.kernel:,.0f}"]
+        for point in peaks.points
+    ]
+    fits = []
+    for memory in peaks.memories():
+        found = peaks.fit(memory)
+        if found is None:
+            continue
+        a, b, c = found
+        crossing = peaks.crossing(memory)
+        where = (
+            f"passes {LIMIT / 1000:.0f} GB at T = {crossing:,.0f}" if crossing else "stays below"
+        )
+        fits.append(
+            f"- {title(memory)}: {a:.1f} {_signed(b)} T {_signed(c)} T² MB, which {where} "
+            "(extrapolated)."
+        )
+    machine = peaks.machine
+    return f"""\
+## Peak memory
+
+What one update adds to the process at its highest, in MB, with batches of {peaks.batch_size} and
+{peaks.hidden_size} units, float32, each measured in a process of its own by
+`python -m relagent.study peak`. *Definition*: the equations step by step, with all that automatic
+differentiation keeps, as the authors' code computes. *Kernel*: the fused one, which is what trains
+here.
+
+{markdown(["memory", "T", "definition", "kernel"], rows)}
+Least squares of the definition:
+
+{chr(10).join(fits)}
+
+The paper reports MemRNN out of memory at T = 2,000, on graphics cards that it does not name.
+Measured on: {machine.get("processor")}, {machine.get("cores")} cores."""
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value >= 0 else '−'} {abs(value):.3g}"
+
+
+def _about_runs() -> str:
+    return """\
+Minutes are those of one process with one thread, evaluations included, on a machine that did other
+things besides. Peak memory is that of the whole process, Python and libraries (about 450 MB)
+included."""
+
+
+def _settings(view: View) -> str:
+    skipped = {*SETTINGS, "task", "memory", "seed", "device", "threads", "checkpoint_minutes"}
+    skipped |= {"log_every", "T", "updates", "epochs"}
+    common = [
+        [f"`{name}`", listed(json.dumps(run.config[name]) for run in view.results)]
+        for name in view.results[0].config
+        if name not in skipped
+    ]
+    return f"""\
+## Settings
+
+{markdown(*settings_table(view))}
+The same for all:
+
+{markdown(["setting", "value"], common)}"""
+
+
+def _missing(view: View) -> str:
+    gaps = view.missing()
+    if not gaps:
+        return "## What is missing\n\nNothing: all cells of the grid are here."
+    lines = [
+        f"- {variant_title(name)}: {', '.join(LOOKS[memory].title for memory in memories)}."
+        for name, memories in gaps.items()
+    ]
+    return "## What is missing\n\nOf the cells that the grid plans:\n\n" + "\n".join(lines)
+
+
+def _made_with(view: View) -> str:
+    hours = sum(run.seconds for run in view.results) / 3600
+    sessions = max(int(run.provenance.get("sessions", 1)) for run in view.results)
+    return f"""\
+## Made with
+
+- Machine: {machines(view.results)}; one process a run, one thread each.
+- Time of those processes: {hours:.2f} h of training; at most {sessions} sessions a run.
+- Versions: {versions(view.results, "training") or NOTHING}.
+- Commits of training: {commits(view.results)}."""

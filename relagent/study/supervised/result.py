@@ -1,0 +1,159 @@
+"""The result of one supervised task: a small JSON file with all that the report needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from relagent.errors import RelagentError
+from relagent.runs.files import write_atomically
+from relagent.study.curve import thin
+
+FORMAT = 1
+
+
+class ResultError(RelagentError):
+    """A result file that is not what a task wrote."""
+
+
+@dataclass(frozen=True)
+class SupervisedResult:
+    """The result of one task.
+
+    Attributes:
+        study: the task's name: copy, denoise, mnist or ptb.
+        memory: its memory's name.
+        seed: of the run.
+        config: the run's settings, with the budget that it had in the end.
+        command: the words that train it again.
+        updates: really taken.
+        solved: the update after which every evaluated step was right; None if there was none.
+        validation: of the last evaluation: ``updates``, ``loss``, ``accuracy`` and, on PTB,
+            ``bpc``.
+        best: of the best evaluation, likewise.
+        test: of the weights of the best evaluation; None where a task has no test data.
+        parameters: how many the model has.
+        seconds: of training, evaluations included, pauses left out.
+        peak_memory: ``bytes`` that were in use at most, in the last session, and ``of`` what.
+        transfer: scores at other delays: ``T``, ``accuracy``, ``loss``, ``sequences``.
+        training: curves of ``loss``, ``accuracy``, ``gradient_norm`` (and ``bpc``) against
+            ``steps`` (updates), thinned.
+        evaluations: curves of the validation, likewise, without gradients.
+        provenance: versions, commit and machine of training.
+        checkpoint: where the final checkpoint is, from the folder of runs.
+    """
+
+    study: str
+    memory: str
+    seed: int
+    config: Mapping[str, Any]
+    command: tuple[str, ...]
+    updates: int
+    solved: int | None
+    validation: Mapping[str, float]
+    best: Mapping[str, float]
+    test: Mapping[str, float] | None
+    parameters: int
+    seconds: float
+    peak_memory: Mapping[str, Any]
+    transfer: tuple[Mapping[str, float], ...]
+    training: Mapping[str, list[float]]
+    evaluations: Mapping[str, list[float]]
+    provenance: Mapping[str, Any]
+    checkpoint: str
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all, with one line a key."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = {"format": FORMAT, **asdict(self)}
+        lines = [f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in data.items()]
+        write_atomically(path, ("{\n " + ",\n ".join(lines) + "\n}\n").encode())
+
+
+def read_result(path: Path) -> SupervisedResult:
+    """Read one result file.
+
+    Raises:
+        ResultError: it cannot be read, or is none.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] != FORMAT:
+            raise ResultError(
+                f"{path} has format {data['format']}, this version reads {FORMAT}: update relagent"
+            )
+        return SupervisedResult(
+            study=str(data["study"]),
+            memory=str(data["memory"]),
+            seed=int(data["seed"]),
+            config=dict(data["config"]),
+            command=tuple(map(str, data["command"])),
+            updates=int(data["updates"]),
+            solved=None if data["solved"] is None else int(data["solved"]),
+            validation=_numbers(data["validation"]),
+            best=_numbers(data["best"]),
+            test=None if data["test"] is None else _numbers(data["test"]),
+            parameters=int(data["parameters"]),
+            seconds=float(data["seconds"]),
+            peak_memory=dict(data["peak_memory"]),
+            transfer=tuple(map(_numbers, data["transfer"])),
+            training=_curves(data["training"]),
+            evaluations=_curves(data["evaluations"]),
+            provenance=dict(data["provenance"]),
+            checkpoint=str(data["checkpoint"]),
+        )
+    except ResultError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ResultError(
+            f"{path} is no result of a task ({type(error).__name__}: {error}): remove it, and the "
+            "task will be done again"
+        ) from error
+
+
+def read_results(folder: Path) -> list[SupervisedResult]:
+    """Read all result files of a study (``folder/runs/*.json``), sorted by name."""
+    return [read_result(path) for path in sorted((folder / "runs").glob("*.json"))]
+
+
+def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        str(name): int(value) if name in ("updates", "T", "sequences") else float(value)
+        for name, value in data.items()
+    }
+
+
+def _curves(data: Mapping[str, list[Any]]) -> dict[str, list[float]]:
+    return {
+        name: [int(v) if name == "steps" else float(v) for v in values]
+        for name, values in data.items()
+    }
+
+
+def split_row(row: Mapping[str, Any], split: str) -> dict[str, float]:
+    """A row of metrics (``validation/loss``: ...) as a score (``loss``: ...), with its updates."""
+    prefix = f"{split}/"
+    scores = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+    return {"updates": row["step"], **scores} if "step" in row else scores
+
+
+def thin_curves(
+    rows: list[dict[str, Any]], characters: bool
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """The curves of training and of its evaluations out of a run's metrics, in four digits.
+
+    Args:
+        rows: of metrics.
+        characters: whether there are bits per character too.
+    """
+    names = ["loss", "accuracy", *(["bpc"] if characters else [])]
+    training = {name: f"train/{name}" for name in (*names, "gradient_norm")}
+    evaluations = {name: f"validation/{name}" for name in names}
+
+    def number(value: float) -> float:
+        return float(f"{value:.4g}")
+
+    return thin(rows, training, number=number), thin(rows, evaluations, number=number)

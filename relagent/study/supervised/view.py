@@ -1,0 +1,133 @@
+"""The results of a supervised study in the order and in the words in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from relagent.study.report import ReportError
+from relagent.study.supervised.grid import GRIDS
+from relagent.study.supervised.result import SupervisedResult
+from relagent.study.supervised.task import variant
+
+
+class Look(NamedTuple):
+    """How a memory is shown."""
+
+    title: str
+    colour: str
+    style: str = "-"
+
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart. A memory of all states has
+# the colour of the one of few, and is dashed.
+LOOKS = {
+    "rel-rnn": Look("RelRNN", "#0072B2"),
+    "rel": Look("RelLSTM", "#D55E00"),
+    "mem-rnn": Look("MemRNN", "#0072B2", "--"),
+    "mem": Look("MemLSTM", "#D55E00", "--"),
+    "lstm": Look("LSTM", "#009E73"),
+    "orth-rnn": Look("orth-RNN", "#CC79A7"),
+    "exp-rnn": Look("expRNN", "#E69F00"),
+    "goru": Look("GORU", "#56B4E9"),
+    "sab": Look("SAB", "#000000"),
+    "gru": Look("GRU", "#009E73", "--"),
+    "rnn": Look("RNN", "#CC79A7", "--"),
+    "none": Look("no memory", "#000000", ":"),
+}
+
+TITLES = {
+    "copy": "Copy",
+    "denoise": "Denoise",
+    "mnist": "Sequential MNIST",
+    "ptb": "Penn Treebank, character by character",
+}
+
+
+class View:
+    """Everything that the report shows, computed from the results alone.
+
+    Args:
+        results: of one study, of any memories, forms of the task and seeds.
+
+    Raises:
+        ReportError: they are of different studies.
+    """
+
+    def __init__(self, results: Sequence[SupervisedResult]) -> None:
+        self.results = tuple(results)
+        studies = sorted({result.study for result in results})
+        if len(studies) > 1:
+            raise ReportError(
+                f"results of {' and '.join(studies)} in one folder: keep each study in its own"
+            )
+        self.study = studies[0]
+
+    @cached_property
+    def variants(self) -> tuple[str, ...]:
+        """Forms of the task that have results (``T100``, ...), the shorter delays first."""
+        found = {variant(result.config) for result in self.results}
+        return tuple(sorted(found, key=lambda name: (len(name), name)))
+
+    @cached_property
+    def rows(self) -> tuple[str, ...]:
+        """Forms of the task in the default grid or with results."""
+        delays = {T for T, _ in GRIDS[self.study].cells} - {None}
+        found = {*self.variants, *(f"T{T}" for T in delays)}
+        return tuple(sorted(found, key=lambda name: (len(name), name)))
+
+    @cached_property
+    def memories(self) -> tuple[str, ...]:
+        """Memories in the default grid or with results."""
+        found = {result.memory for result in self.results}
+        found |= {memory for _, memory in GRIDS[self.study].cells}
+        return tuple(memory for memory in LOOKS if memory in found)
+
+    def runs(self, variant_name: str, memory: str) -> list[SupervisedResult]:
+        """The runs of one cell, by seed."""
+        chosen = [
+            result
+            for result in self.results
+            if (variant(result.config), result.memory) == (variant_name, memory)
+        ]
+        return sorted(chosen, key=lambda result: result.seed)
+
+    @cached_property
+    def ordered(self) -> list[SupervisedResult]:
+        """All runs, by form of the task, memory and seed."""
+        return [
+            run for name in self.variants for memory in self.memories
+            for run in self.runs(name, memory)
+        ]  # fmt: skip
+
+    def missing(self) -> dict[str, list[str]]:
+        """What the default grid plans and no result has: form of the task -> memories."""
+        have = {(variant(result.config), result.memory) for result in self.results}
+        gaps: dict[str, list[str]] = {}
+        for T, memory in GRIDS[self.study].cells:
+            name = f"T{T}" if T is not None else _default_variant(self.study)
+            if (name, memory) not in have:
+                gaps.setdefault(name, []).append(memory)
+        return gaps
+
+
+def _default_variant(study: str) -> str:
+    settings = {"permuted": False, **(GRIDS[study].settings or {})}
+    return variant(settings)
+
+
+def variant_title(name: str) -> str:
+    """A form of a task in words."""
+    if name.startswith("T"):
+        return f"T = {int(name[1:]):,}"
+    pixels = name.removeprefix("permuted-").removeprefix("group")
+    if not pixels:
+        return "all"
+    words = "pixel by pixel" if pixels == "1" else f"{pixels} pixels at a step"
+    return f"permuted, {words}" if name.startswith("permuted") else words
+
+
+def title(memory: str) -> str:
+    """A memory's name in tables and figures."""
+    return LOOKS[memory].title

@@ -1,0 +1,49 @@
+"""From results to ``results/table4``: tables, figures, and the page that explains them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from relagent.study.transfer import figures
+from relagent.study.transfer.page import page
+from relagent.study.transfer.results import RunResult
+from relagent.study.transfer.tables import table_rows
+from relagent.study.transfer.view import View
+from relagent.study.words import markdown
+
+
+def contents(results: Sequence[RunResult]) -> dict[str, bytes]:
+    """The files of the report, by name: README.md, table4.md, .csv and the figures."""
+    view = View(results)
+    files: dict[str, bytes] = {
+        "table4.md": _markdown(view).encode(),
+        "table4.csv": _csv(view).encode(),
+        "aggregate.png": figures.aggregate_figure(view),
+        "profiles.png": figures.profile_figure(view),
+        "README.md": page(view).encode(),
+    }
+    for protocol in view.protocols:
+        files |= {
+            f"table4-{protocol}.png": figures.table_figure(view, protocol),
+            f"curves-{protocol}.png": figures.curves_figure(view, protocol),
+            f"transfer-{protocol}.png": figures.transfer_figure(view, protocol),
+        }
+    return files
+
+
+def _markdown(view: View) -> str:
+    return "\n".join(
+        f"## Protocol *{protocol}*\n\n{markdown(*table_rows(view, protocol))}"
+        for protocol in view.protocols
+    )
+
+
+def _csv(view: View) -> str:
+    rows = view.rows()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,82 @@
+"""What the tasks of all studies have in common while they are done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from relagent.runs.checkpoint import CheckpointDamagedError, checkpoints
+from relagent.runs.directory import RunDirectory
+from relagent.runs.files import write_atomically
+from relagent.runs.machine import machine
+from relagent.study.task import TaskError
+
+KEPT = ("started", "device", "backend", "versions", "git", "platform", "cpu_count")
+"""What a result keeps of a provenance; the rest names folders."""
+
+
+def train_from_wherever(run: Path, begin: Callable[[], bool], go_on: Callable[[int], bool]) -> bool:
+    """Train to the end, from wherever a run directory is.
+
+    Args:
+        run: the run directory.
+        begin: trains from the beginning; called where there is no run, or none that was saved.
+        go_on: trains from the newest checkpoint, whose step it is told.
+
+    Returns:
+        What the called one returned: whether training went to its end.
+
+    Raises:
+        TaskError: no checkpoint can be used.
+    """
+    if not (run / "config.json").is_file():
+        return begin()
+    if not checkpoints(run / "checkpoints"):
+        # Killed before the first save: nothing is lost by starting over. The clock stays.
+        with RunDirectory.open_for_resume(run):
+            for path in run.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name not in ("seconds.json", "lock"):
+                    path.unlink()
+        return begin()
+    try:
+        step = RunDirectory.open(run).load_checkpoint().step
+    except CheckpointDamagedError as error:
+        raise TaskError(f"{error}; remove {run}, and it is trained again") from error
+    return go_on(step)
+
+
+def read_part(path: Path, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A score that was kept, or None where there is none that was made with the same."""
+    data = read_or_empty(path)
+    return data.get("score") if data.get("made_with") == dict(made_with) else None
+
+
+def write_part(path: Path, made_with: Mapping[str, Any], score: Mapping[str, Any]) -> None:
+    """Keep a score until the task is finished, so that it is not made again."""
+    path.parent.mkdir(exist_ok=True)
+    content = {"made_with": dict(made_with), "score": dict(score)}
+    write_atomically(path, json.dumps(content).encode())
+
+
+def read_or_empty(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file or it holds none, as after a crash."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def training_provenance(run: Path) -> dict[str, Any]:
+    """What a run was made with, for its result: versions, commit, machine, number of sessions."""
+    made = RunDirectory.open(run).read_provenance()
+    return {
+        "training": {name: made.get(name) for name in KEPT},
+        "sessions": 1 + len(made.get("resumed", [])),
+        "machine": machine(),
+    }
