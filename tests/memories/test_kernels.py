@@ -431,3 +431,28 @@ def test_a_products_rows_do_not_depend_on_each_other(
         add_product(alone, row * width, width, a, row * depth, depth, laid_out, 1)
     assert np.array_equal(out, alone)
     assert np.abs(out - expected).max() <= 100 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("name", ["lstm", "rel", "mem", "rel-rnn"])
+@pytest.mark.parametrize("n", [16, 13])
+def test_a_promise_of_constant_weights_changes_nothing(name: str, n: int) -> None:
+    torch.manual_seed(0)
+    memories = [make_memory(name, 5, n).double() for _ in range(2)]
+    x = torch.randn(1, 3, 5, dtype=torch.float64)
+
+    def step(memory: Memory[Any]) -> Tensor:
+        with torch.no_grad():
+            return cast(Tensor, memory.unroll(x, memory.initial_state(3))[0])
+
+    expected = [step(memory) for memory in memories]
+    known: dict[Any, Any] = {}
+    for _ in range(2):
+        with kernels.constant_weights(known):
+            for memory, right in zip(memories, expected, strict=True):
+                assert torch.equal(step(memory), right)
+    assert len(known) == (2 if n == 16 else 0)  # weights that were made wider are not kept
+
+    with torch.no_grad():
+        for parameter in memories[0].parameters():
+            parameter.mul_(1.5)
+    assert not torch.equal(step(memories[0]), expected[0])  # the promise has ended

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +23,7 @@ _modules: dict[str, str] = {"cpu": "relagent.memories.kernels.cpu"}
 """Where the kernels of a kind of device are; imported, and so registered, when first needed."""
 
 _registered: dict[tuple[str, str], Kernel] = {}
+_layouts: ContextVar[dict[Any, Any] | None] = ContextVar("layouts", default=None)
 _enabled = os.environ.get("RELAGENT_KERNELS", "1") != "0"
 
 
@@ -56,3 +58,24 @@ def disable() -> Iterator[None]:
         yield
     finally:
         _enabled = before
+
+
+@contextmanager
+def constant_weights(known: dict[Any, Any]) -> Iterator[None]:
+    """Promise that no weights change while ``known`` is in use: kernels lay them out only once.
+
+    It pays where sequences are short, as in acting. The promise is this thread's alone.
+
+    Args:
+        known: empty at first; what was laid out is kept here for the next time.
+    """
+    token = _layouts.set(known)
+    try:
+        yield
+    finally:
+        _layouts.reset(token)
+
+
+def layouts() -> dict[Any, Any] | None:
+    """Return what was laid out under the promise of constant weights, ``None`` without it."""
+    return _layouts.get()

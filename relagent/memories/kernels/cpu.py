@@ -8,7 +8,7 @@ gradient, calls the same loop directly. A second derivative raises torch's error
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from relagent.memories.attention import AdditiveAttention
 from relagent.memories.base import AnyState, Memory
 from relagent.memories.cells import LSTMCell, ModReLU, RNNCell
 from relagent.memories.full import FullMemory, FullState, MemLSTM, MemRNN
-from relagent.memories.kernels import records, recurrent, register
+from relagent.memories.kernels import layouts, records, recurrent, register
 from relagent.memories.kernels.attention import BLOCK
 from relagent.memories.kernels.native import over_rows
 from relagent.memories.kernels.product import PANEL
@@ -98,20 +98,33 @@ def _array(tensor: Tensor) -> Any:
     return (tensor.detach() if tensor.requires_grad else tensor).numpy()
 
 
+def _laid_out(parameters: _Parameters) -> records.Weights:
+    """Return the weights as the forward pass reads them."""
+    known = layouts() if isinstance(parameters.recurrent, nn.Parameter) else None
+    key = tuple(parameter.data_ptr() for parameter in parameters)
+    if known is not None and key in known:
+        return cast(records.Weights, known[key])
+    tensors = records.Weights(
+        input=_panels(parameters.input.t()),
+        recurrent=_panels(torch.cat([parameters.recurrent, parameters.query]).t()),
+        key=_panels(parameters.key.t()),
+        bias=torch.cat([parameters.bias, parameters.bias.new_zeros(len(parameters.query))]),
+        energy=parameters.energy,
+        threshold=parameters.threshold,
+    )
+    weights = records.Weights(*(_array(tensor.contiguous()) for tensor in tensors))
+    if known is not None:
+        known[key] = weights
+    return weights
+
+
 def _forward(
     plan: Plan, x: Tensor, starts: Tensor, before: _Carried, parameters: _Parameters
 ) -> _Result:
     """Allocate, lay out the weights, and run the loop over the rows."""
     T, B, _ = x.shape
     incoming, n = before.states.shape[1:]
-    weights = records.Weights(
-        input=_panels(parameters.input.t()),
-        recurrent=_panels(torch.cat([parameters.recurrent, parameters.query]).t()),
-        key=_panels(parameters.key.t()),
-        bias=torch.cat([parameters.bias, x.new_zeros(len(parameters.query))]),
-        energy=parameters.energy,
-        threshold=parameters.threshold,
-    )
+    weights = _laid_out(parameters)
     columns = len(weights.bias)
     looks = plan.remember != PLAIN
     slots = incoming + T
@@ -139,7 +152,7 @@ def _forward(
         B,
         work,
         plan,
-        records.Weights(*(_array(w.contiguous()) for w in weights)),
+        weights,
         _array(x),
         starts.numpy(),
         records.Carried(*map(_array, before)),
