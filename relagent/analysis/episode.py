@@ -90,7 +90,7 @@ def play_episode(
         with torch.no_grad():
             features.append(policy.encode(_batch_of_one(observation)))
             latent, state = policy.memory.step(features[-1], state)
-            logits = cast(Any, policy.distribution(latent)).distribution.logits
+            logits = cast(Any, policy.distribution(latent)).log_probs
         (action,) = choose(logits, None if greedy else [generator.random()])
         actions.append(action)
         observation, reward, terminated, truncated, info = env.step(action)

@@ -1,8 +1,6 @@
-"""Compute each distinct row of integers only once: within a batch, or over many batches."""
+"""Which rows of integers are equal."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -47,35 +45,3 @@ def _multipliers(columns: int, device: torch.device) -> Tensor:
         known = torch.randint(bounds.min, bounds.max, (columns,), generator=generator).to(device)
         _MULTIPLIERS[columns, device] = known
     return known
-
-
-class RowCache:
-    """Results by row, for a function that stays the same over many batches."""
-
-    def __init__(self) -> None:
-        self._places: dict[bytes, int] = {}
-        self._results: Tensor | None = None
-
-    def get(self, rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the result of every row; only rows that never came before are computed.
-
-        Args:
-            rows: [N, K] bytes, on the CPU.
-            compute: given the index [U] of rows that are new, their results [U, F].
-
-        Returns:
-            [N, F].
-        """
-        places, new = [], []
-        for n, row in enumerate(rows.numpy()):
-            following = len(self._places)
-            place = self._places.setdefault(row.tobytes(), following)
-            if place == following:
-                new.append(n)
-            places.append(place)
-        if new:
-            results = compute(torch.tensor(new))
-            known = [] if self._results is None else [self._results]
-            self._results = torch.cat([*known, results])
-        assert self._results is not None
-        return self._results[torch.tensor(places)]

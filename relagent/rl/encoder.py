@@ -8,7 +8,6 @@ own feature extractors.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -25,7 +24,8 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import Tensor, nn
 
-from relagent.rl.distinct import RowCache, distinct_rows
+from relagent.rl.distinct import distinct_rows
+from relagent.rl.grids import GridIndex, KnownGrids
 from relagent.rl.lookup import lookup_max
 
 
@@ -88,74 +88,73 @@ class GridEncoder(BaseFeaturesExtractor):
         if "mission" in parts:
             words = int(cast(spaces.Box, parts["mission"]).high.max()) + 1
             self.mission = MissionEncoder(words, mission_size, cell_size, channels)
-        self._known: RowCache | None = None
+        self._known: KnownGrids | None = None
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Encode N observations.
 
         Args:
             observations: ``image`` [N, V, V, 3] integers; ``direction`` and ``previous_action``
-                [N] integers; ``mission`` [N, L] integers.
+                [N] integers; ``mission`` [N, L] integers; inside :meth:`recalling` also ``grid``
+                [N], their numbers.
 
         Returns:
             [N, F].
         """
-        image = observations["image"].flatten(1)  # [N, V, V, 3] -> [N, V·V·3]
-        mission = observations.get("mission") if self.mission is not None else None
-        key = image if mission is None else torch.cat([image, mission], dim=1)
-
-        def encode(rows: Tensor) -> Tensor:
-            view = observations["image"][rows]
-            return self._encode(view, None if mission is None else mission[rows])
-
-        if self._known is not None and not torch.is_grad_enabled():
-            features = self._known.get(key, encode)
+        numbers = observations.get("grid")
+        if self._known is None or numbers is None:
+            image, mission = observations["image"], self._mission(observations)
+            key = image.flatten(1)  # [N, V, V, 3] -> [N, V·V·3]
+            rows, which = distinct_rows(key if mission is None else torch.cat([key, mission], 1))
+            new = self._encode(image[rows], None if mission is None else mission[rows])
+            features = nn.functional.embedding(which, new)  # new[which], its gradient is faster
+        elif torch.is_grad_enabled():
+            grids, which = torch.unique(numbers, return_inverse=True)
+            new = self._encode_grids(self._known.index(self.codes).take(grids))
+            features = nn.functional.embedding(which, new)
         else:
-            rows, inverse = distinct_rows(key)
-            features = encode(rows)[inverse]
+            features = self._known.features(numbers, self._encode)
         if self.direction is not None:
             features = features + self.direction(observations["direction"].long())
         if self.previous_action is not None:
             features = features + self.previous_action(observations["previous_action"].long())
         return features.relu()
 
-    @contextmanager
-    def recalling(self, known: RowCache) -> Iterator[None]:
-        """Inside, what was encoded with this cache before is not encoded again.
+    def _mission(self, observations: dict[str, Tensor]) -> Tensor | None:
+        return None if self.mission is None else observations["mission"]
 
-        The weights must not change as long as the cache is used. It pays where batches come in
-        quick succession, as in acting, and only on a CPU.
+    @contextmanager
+    def recalling(self, known: KnownGrids) -> Iterator[None]:
+        """Inside, observations with a number are told apart by it, not by looking at them.
+
+        Without gradient, a grid that was encoded before is not encoded again: there the weights
+        must stay the same.
         """
-        self._known = known if self.spread.weight.device.type == "cpu" else None
+        self._known = known
         try:
             yield
         finally:
             self._known = None
 
-    def _encode(self, view: Tensor, mission: Tensor | None) -> Tensor:
+    def _encode(self, image: Tensor, mission: Tensor | None) -> Tensor:
         """Encode distinct views: [U, V, V, 3] (and missions [U, L]) -> [U, F]."""
-        kinds, kind = self._kinds(view.flatten(1, 2).long())  # K of them; [U, P]
+        return self._encode_grids(GridIndex.of(self.codes, image, mission))
+
+    def _encode_grids(self, grids: GridIndex) -> Tensor:
+        """Encode U grids of P places: [U, F]."""
+        kinds, kind = grids.kinds, grids.kind
         e = sum(embed(kinds[:, part]) for part, embed in enumerate(self.cells))  # [K, E]
         assert isinstance(e, Tensor)
         f = self.meaning((e.unsqueeze(1) + self.place(self.places)).relu())  # [K, P, C]
         n_places = len(self.places)
         tables = [f.flatten(0, 1)]
         rows = [kind * n_places + torch.arange(n_places, device=kind.device)]
-        if mission is not None and self.mission is not None:
-            matches, reader = self.mission(mission, e)  # [M, K, C], [U]
+        if self.mission is not None:
+            assert grids.missions is not None and grids.mission is not None
+            matches = self.mission(grids.missions, e)  # [M, K, C]
             tables.append(matches.flatten(0, 1))
-            rows.append(kind + len(kinds) * reader.unsqueeze(1))
+            rows.append(kind + len(kinds) * grids.mission.unsqueeze(1))
         return cast(Tensor, self.spread(lookup_max(tables, rows).relu()))
-
-    def _kinds(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Group equal cells [U, P, 3]: return the K kinds [K, 3] and each cell's kind [U, P]."""
-        _, colours, states = self.codes
-        number = (cells[..., 0] * colours + cells[..., 1]) * states + cells[..., 2]
-        there = torch.zeros(math.prod(self.codes), dtype=torch.bool, device=cells.device)
-        there[number] = True
-        numbers = there.nonzero().squeeze(1)
-        kinds = [numbers // (colours * states), numbers // states % colours, numbers % states]
-        return torch.stack(kinds, dim=1), (there.cumsum(0) - 1)[number]
 
 
 def places(view: int) -> Tensor:
@@ -198,21 +197,15 @@ class MissionEncoder(nn.Module):
         nn.init.orthogonal_(self.shift.weight, gain=0.1)
         nn.init.zeros_(self.shift.bias)
 
-    def forward(self, mission: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Compare missions [U, L] with embedded kinds of cells [K, E].
-
-        Returns:
-            For each of the M distinct missions [M, K, C], and for each row its mission's number
-            [U].
-        """
-        rows, inverse = distinct_rows(mission)
-        texts = mission[rows].long()
+    def forward(self, missions: Tensor, cells: Tensor) -> Tensor:
+        """Compare missions [M, L], as word ids, with embedded kinds of cells [K, E]: [M, K, C]."""
+        texts = missions.long()
         lengths = (texts > 0).sum(dim=1)
         read, _ = self.reader(self.words(texts[:, : max(1, int(lengths.max()))]))
         last = read[torch.arange(len(texts), device=texts.device), (lengths - 1).clamp(min=0)]
         questions = self.questions(last).view(len(texts), self.heads, -1)  # [M, heads, E]
         answers = torch.einsum("mhe,ke->mkh", questions, cells) / cells.shape[1] ** 0.5
-        return self.match(answers.tanh()) + self.shift(last).unsqueeze(1), inverse
+        return cast(Tensor, self.match(answers.tanh()) + self.shift(last).unsqueeze(1))
 
 
 def _embedding_of(space: spaces.Space[Any] | None, size: int) -> nn.Embedding | None:

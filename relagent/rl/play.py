@@ -360,7 +360,7 @@ def _play_rows(
             observations = _stack([row.observation for row in table], device)
             starts = torch.tensor([row.length == 0 for row in table], device=device)
             latent, state = policy.remember(observations, state, starts)
-            logits = cast(Any, policy.distribution(latent)).distribution.logits
+            logits = cast(Any, policy.distribution(latent)).log_probs
         draws = None if job.deterministic else [row.generator.random() for row in table]
         alive = []
         for i, action in enumerate(choose(logits, draws)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -17,12 +18,30 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from relagent.errors import RelagentError
-from relagent.memories import AnyState, Attention, Memory, make_memory
+from relagent.memories import AnyState, Attention, Memory, kernels, make_memory
 from relagent.memories.base import map_state
-from relagent.rl.distinct import RowCache
+from relagent.rl.categorical import lean
 from relagent.rl.encoder import GridEncoder, default_encoder
+from relagent.rl.grids import KnownGrids
 
 Observation = np.ndarray | dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What a policy need not find out twice during a rollout, as its weights stay the same.
+
+    Attributes:
+        grids: the distinct grids, and what they were encoded to; ``None`` for other observations.
+        layouts: the memory's weights as its kernel reads them.
+    """
+
+    grids: KnownGrids | None
+    layouts: dict[Any, Any] = field(default_factory=dict)
+
+    def number(self, observations: Any) -> Any:
+        """Return observations [N, ...] with the numbers of their grids."""
+        return observations if self.grids is None else self.grids.number(observations)
 
 
 class PolicyOptionError(RelagentError):
@@ -104,7 +123,7 @@ class MemoryPolicy(BasePolicy):
         self.actor_layers = _head(hidden_size, net_arch)
         self.critic_layers = _head(hidden_size, net_arch)
         width = net_arch[-1] if net_arch else hidden_size
-        self.action_dist = make_proba_distribution(action_space)
+        self.action_dist = lean(make_proba_distribution(action_space))
         self._make_action_net(width)
         self.value_net = nn.Linear(width, 1)
         nn.init.orthogonal_(self.value_net.weight)
@@ -128,13 +147,23 @@ class MemoryPolicy(BasePolicy):
         """Return the empty memory of ``batch`` environments."""
         return cast(AnyState, self.memory.initial_state(batch))
 
+    def new_recall(self) -> Recall:
+        """Return what is known before a rollout: nothing."""
+        on_cpu = self.device.type == "cpu"
+        grids = on_cpu and isinstance(self.features_extractor, GridEncoder)
+        return Recall(KnownGrids() if grids else None)
+
     @contextmanager
-    def recalling(self, known: RowCache) -> Iterator[None]:
-        """Inside, grids that were encoded with this cache before, under the same weights, are not
-        encoded again.
-        """
-        if isinstance(self.features_extractor, GridEncoder):
-            with self.features_extractor.recalling(known):
+    def acting(self, recall: Recall) -> Iterator[None]:
+        """Inside, there is no gradient, and what is known of the weights still holds."""
+        with torch.no_grad(), self.telling_apart(recall), kernels.constant_weights(recall.layouts):
+            yield
+
+    @contextmanager
+    def telling_apart(self, recall: Recall) -> Iterator[None]:
+        """Inside, numbered observations are told apart by their numbers."""
+        if recall.grids is not None and isinstance(self.features_extractor, GridEncoder):
+            with self.features_extractor.recalling(recall.grids):
                 yield
         else:
             yield

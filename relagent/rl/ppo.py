@@ -32,7 +32,6 @@ from relagent.rl.checkpoint import (
     restore_model,
     space_of,
 )
-from relagent.rl.distinct import RowCache
 from relagent.rl.exploring import ExploringStarts
 from relagent.rl.policy import (
     GruPolicy,
@@ -227,15 +226,14 @@ class MemoryPPO(OnPolicyAlgorithm):
         callback.on_rollout_start()
 
         assert self._last_obs is not None and self._last_state is not None
-        # For acting alone: the last bits of an encoding depend on the batch that it came first in,
-        # so that a callback's evaluations, if they shared it, would change training.
-        encodings = RowCache()
-        state = self._last_state
-        rollout = Rollout(n_rollout_steps, env.num_envs, start_state=state)
+        state, recall = self._last_state, self.policy.new_recall()
+        rollout = Rollout(n_rollout_steps, env.num_envs, state, recall)
         for _ in range(n_rollout_steps):
-            observations = self._to_tensors(self._last_obs)
+            observations = recall.number(self._to_tensors(self._last_obs))
             episode_starts = self._to_tensor(self._last_episode_starts).bool()
-            with torch.no_grad(), self.policy.recalling(encodings):
+            # For acting alone: the last bits of an encoding depend on what it is computed together
+            # with, so that a callback's evaluations, if they shared it, would change training.
+            with self.policy.acting(recall):
                 actions, values, log_prob, state = self.policy(observations, state, episode_starts)
             actions, own = self._exploring.open(actions)
 
@@ -267,7 +265,7 @@ class MemoryPPO(OnPolicyAlgorithm):
             )
 
         ended = self._to_tensor(dones).bool()
-        with torch.no_grad(), self.policy.recalling(encodings):
+        with torch.no_grad():
             last_values = self.policy.predict_values(self._to_tensors(new_obs), state, ended)
         rollout.finish(last_values, ended, self.gamma, self.gae_lambda)
         self.rollout = rollout
@@ -339,7 +337,7 @@ class MemoryPPO(OnPolicyAlgorithm):
                 self.policy.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 batch_statistics["gradient_norm"] = torch.nn.utils.clip_grad_norm_(
-                    self.policy.parameters(), self.max_grad_norm
+                    self.policy.parameters(), self.max_grad_norm, foreach=True
                 )
                 self.policy.optimizer.step()
                 for name, value in batch_statistics.items():
@@ -368,9 +366,11 @@ class MemoryPPO(OnPolicyAlgorithm):
         self, batch: Minibatch, clip_range: float, clip_range_vf: float | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return PPO's loss of a minibatch, and what to log of it."""
-        values, log_prob, entropy = self.policy.evaluate_actions(
-            batch.observations, batch.actions, batch.start_state, batch.episode_starts
-        )
+        assert self.rollout is not None
+        with self.policy.telling_apart(self.rollout.recall):
+            values, log_prob, entropy = self.policy.evaluate_actions(
+                batch.observations, batch.actions, batch.start_state, batch.episode_starts
+            )
         own = batch.own.to(values.dtype)
         weight = own / own.sum().clamp(min=1)  # [T, B], adds up to 1
 

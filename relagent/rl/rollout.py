@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
 from relagent.memories import AnyState, take_rows
+from relagent.rl.policy import Recall
 
 
 class Minibatch(NamedTuple):
@@ -42,12 +43,14 @@ class Rollout:
         n_steps: T.
         n_envs: E.
         start_state: the memories of all environments before the first step.
+        recall: what its observations are told apart by.
     """
 
-    def __init__(self, n_steps: int, n_envs: int, start_state: AnyState) -> None:
+    def __init__(self, n_steps: int, n_envs: int, start_state: AnyState, recall: Recall) -> None:
         self.n_steps = n_steps
         self.n_envs = n_envs
         self.start_state = start_state
+        self.recall = recall
         self._steps: dict[str, list[Tensor]] = {}
         self._observations: list[PyTorchObs] = []
 
@@ -114,18 +117,22 @@ class Rollout:
     def take(self, envs: Tensor) -> Minibatch:
         """Return the rollouts of the given environments [B]."""
         observations = self.observations
+
+        def of(values: Tensor) -> Tensor:
+            return values.index_select(1, envs)
+
         return Minibatch(
-            observations={key: value[:, envs] for key, value in observations.items()}
+            observations={key: of(value) for key, value in observations.items()}
             if isinstance(observations, dict)
-            else observations[:, envs],
-            actions=self.actions[:, envs],
-            episode_starts=self.episode_starts[:, envs],
+            else of(observations),
+            actions=of(self.actions),
+            episode_starts=of(self.episode_starts),
             start_state=take_rows(self.start_state, envs),
-            old_values=self.values[:, envs],
-            old_log_prob=self.log_prob[:, envs],
-            advantages=self.advantages[:, envs],
-            returns=self.returns[:, envs],
-            own=self.own[:, envs],
+            old_values=of(self.values),
+            old_log_prob=of(self.log_prob),
+            advantages=of(self.advantages),
+            returns=of(self.returns),
+            own=of(self.own),
         )
 
 

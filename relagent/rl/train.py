@@ -143,7 +143,7 @@ def train(
     Raises:
         RelagentError: something that the user can mend; one line says what.
     """
-    model, worlds = _make(config)
+    model, worlds = make_model(config)
     where = provenance(device=str(model.device), backend=backend_of(worlds))
     path = path or default_run_path(config.env, config.memory, config.seed)
     with RunDirectory.create(path, config, where) as run:
@@ -170,7 +170,7 @@ def resume(
     config = config_for_resume(
         RunDirectory.open(path).read_config(TrainConfig), changes or {}, _MAY_CHANGE
     )
-    model, worlds = _make(config)
+    model, worlds = make_model(config)
     where = provenance(device=str(model.device), backend=backend_of(worlds))
     with RunDirectory.open_for_resume(path, where) as run:
         state, checkpoint = read_checkpoint(run)
@@ -193,7 +193,8 @@ def resume(
 _MAY_CHANGE = ("steps", "device", "threads")
 
 
-def _make(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
+def make_model(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
+    """Return an untrained model with these settings, and the worlds that it acts in."""
     torch.set_num_threads(config.threads)
     worlds = ReplayableVecEnv(
         make_vec_env(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relagent.rl import distinct
-from relagent.rl.distinct import RowCache, distinct_rows
+from relagent.rl.distinct import distinct_rows
 
 
 @st.composite
@@ -55,18 +55,3 @@ def test_the_hash_alone_tells_single_cells_apart() -> None:
         exact = torch.unique
         patch.setattr(torch, "unique", lambda *a, **k: exact(*a, **k) if "dim" not in k else None)
         assert_exact(rows)
-
-
-@given(st.lists(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=2), min_size=1)))
-def test_a_row_is_computed_once_over_all_batches(batches: list[list[list[int]]]) -> None:
-    cache = RowCache()
-    computed: list[tuple[int, ...]] = []
-    for batch in batches:
-        rows = torch.tensor(batch, dtype=torch.uint8)
-
-        def compute(new: Tensor, rows: Tensor = rows) -> Tensor:
-            computed.extend(map(tuple, rows[new].tolist()))
-            return rows[new].double() * 10
-
-        assert torch.equal(cache.get(rows, compute), rows.double() * 10)
-    assert sorted(computed) == sorted({tuple(row) for batch in batches for row in batch})

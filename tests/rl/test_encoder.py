@@ -15,6 +15,7 @@ from torch import Tensor
 
 from relagent.envs import IMAGE_HIGH, PARTS, observation_space, tokenize
 from relagent.rl.encoder import GridEncoder, default_encoder, is_grid_space
+from relagent.rl.grids import GridIndex, KnownGrids
 
 MISSIONS = ("go to the red door", "go to the green door", "get a ball", "red the door to go")
 
@@ -57,24 +58,88 @@ def test_a_batch_is_encoded_row_by_row(n: int, distinct: int, others: set[str], 
         assert (together[i] - alone[0]).abs().max() <= 1e-12
 
 
+def count_encoded(encode: GridEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the number of grids of each encoding."""
+    encoded: list[int] = []
+    original = encode._encode_grids
+
+    def count(grids: GridIndex) -> Tensor:
+        encoded.append(len(grids.kind))
+        return original(grids)
+
+    monkeypatch.setattr(encode, "_encode_grids", count)
+    return encoded
+
+
+def n_distinct(observations: dict[str, Tensor]) -> int:
+    """Pairs of view and mission."""
+    keys = [observations[part].flatten(1) for part in ("image", "mission") if part in observations]
+    return len({tuple(row) for row in torch.cat(keys, dim=1).tolist()})
+
+
 @pytest.mark.parametrize("parts", [PARTS, PARTS[:3]])
 def test_each_distinct_pair_of_view_and_mission_is_encoded_once(
     parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode, observations = encoder(parts), views(40, 3, parts)
-    encoded: list[int] = []
-    original = encode._encode
-
-    def count(view: Tensor, mission: Tensor | None) -> Tensor:
-        encoded.append(len(view))
-        return original(view, mission)
-
-    monkeypatch.setattr(encode, "_encode", count)
+    encoded = count_encoded(encode, monkeypatch)
     encode(observations)
-
-    keys = [observations[part].flatten(1) for part in ("image", "mission") if part in parts]
-    assert encoded == [len({tuple(row) for row in torch.cat(keys, dim=1).tolist()})]
+    assert encoded == [n_distinct(observations)]
     assert encoded[0] < 40
+
+
+@given(
+    parts=st.sampled_from([PARTS, PARTS[:3], ("image", "mission")]),
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_numbered_observations_are_encoded_as_any_others(
+    parts: tuple[str, ...], sizes: list[int], seed: int
+) -> None:
+    encode, known = encoder(parts), KnownGrids()
+    everything = views(sum(sizes), 5, parts, seed)
+    expected = encode(everything)
+    numbered = []
+    for n in sizes:
+        done = sum(len(batch["grid"]) for batch in numbered)
+        batch = {part: values[done : done + n] for part, values in everything.items()}
+        numbered.append(known.number(batch))
+        with torch.no_grad(), encode.recalling(known):
+            features = encode(numbered[-1])
+        assert (features - expected[done : done + n]).abs().max() <= 1e-12
+    together = {part: torch.cat([batch[part] for batch in numbered]) for part in numbered[0]}
+
+    with encode.recalling(known):
+        replayed = encode(together)
+
+    assert (replayed - expected).abs().max() <= 1e-12
+    weights = torch.rand_like(expected)
+    parameters = list(encode.parameters())
+    found = torch.autograd.grad((replayed * weights).sum(), parameters)
+    right = torch.autograd.grad((expected * weights).sum(), parameters)
+    for a, b in zip(found, right, strict=True):
+        assert (a - b).abs().max() <= 1e-10
+
+
+def test_a_known_grid_is_not_encoded_again_without_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode, known = encoder(), KnownGrids()
+    encoded = count_encoded(encode, monkeypatch)
+    batches = [views(20, 4, PARTS, seed) for seed in (0, 0, 1)]
+    for batch in batches:
+        with torch.no_grad(), encode.recalling(known):
+            encode(known.number(batch))
+    every = {part: torch.cat([batch[part] for batch in batches]) for part in PARTS}
+    assert sum(encoded) == n_distinct(every)
+
+
+def test_numbers_mean_nothing_without_the_grids_that_gave_them() -> None:
+    encode = encoder()
+    observations = views(10, 3, PARTS)
+    strange = {**observations, "grid": torch.arange(10)}
+    assert torch.equal(encode(strange), encode(observations))
 
 
 def test_missions_of_large_vocabularies_are_told_apart() -> None:

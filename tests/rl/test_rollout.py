@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relagent.memories import make_memory, map_state
+from relagent.rl.policy import Recall
 from relagent.rl.rollout import Rollout, gae
 
 
@@ -69,7 +70,8 @@ def rollout_of(steps: int, envs: int) -> Rollout:
     """A rollout in which every number says which step and environment it belongs to."""
     column = torch.arange(envs, dtype=torch.float32)
     empty = make_memory("lstm", 2, 3).initial_state(envs)
-    rollout = Rollout(steps, envs, map_state(lambda part: part + column[:, None], empty))
+    state = map_state(lambda part: part + column[:, None], empty)
+    rollout = Rollout(steps, envs, state, Recall(None))
     for t in range(steps):
         marks = 100.0 * t + column
         no, yes = torch.zeros(envs).bool(), torch.ones(envs).bool()
