@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def _grid_parser(parser: argparse.ArgumentParser, study: str, kind: type[TaskCon
     grid = GRIDS[study]
     generated = issubclass(kind, GeneratedConfig)
     add_arguments(parser, kind)
-    for flag in ("--task", "--memory", "--seed"):
-        parser.add_argument(flag, dest="unused", help=argparse.SUPPRESS, type=_say_several(flag))
+    for flag, instead in REFUSED.items():
+        parser.add_argument(flag, dest="unused", help=argparse.SUPPRESS, type=_refuse(instead))
     parser.add_argument(
         "--memories", nargs="+", choices=MEMORIES, metavar="NAME", help="default: the grid's"
     )
@@ -59,10 +60,18 @@ def _grid_parser(parser: argparse.ArgumentParser, study: str, kind: type[TaskCon
     parser.set_defaults(command=grid_command, study=study, delays=None)
 
 
-def _say_several(flag: str) -> Any:
+REFUSED = {
+    "--task": "the command's name says it",
+    "--memory": "a study has several, use --memories",
+    "--seed": "a study has several, use --seeds",
+    "--threads": "each run has one thread, use --jobs",
+}
+"""Settings of one run that a study decides, and what to do instead."""
+
+
+def _refuse(instead: str) -> Callable[[str], None]:
     def refuse(_: str) -> None:
-        instead = {"--memory": "--memories", "--seed": "--seeds"}.get(flag, "the command's name")
-        raise argparse.ArgumentTypeError(f"a study has several: use {instead}")
+        raise argparse.ArgumentTypeError(instead)
 
     return refuse
 
@@ -109,6 +118,10 @@ def peak(arguments: argparse.Namespace) -> int:
     """Measure peak memory."""
     from relagent.study.supervised.peak import FILE, measure, write
 
-    write(arguments.results / FILE, measure(arguments.memories, sorted(set(arguments.delays))))
-    print(arguments.results / FILE)
+    path = arguments.results / FILE
+    for peaks in measure(arguments.memories, sorted(set(arguments.delays))):
+        memory, T, definition, kernel = peaks.points[-1]
+        print(f"{memory}, T = {T:,}: {definition:,.0f} MB, by the kernel {kernel:,.0f} MB")
+        write(path, peaks)
+    print(path)
     return 0

@@ -18,7 +18,7 @@ WITHOUT = "without a memory"
 def table_figure(view: View) -> bytes:
     """The main table as a picture: a cell is the darker the higher its accuracy."""
     heading, rows = main_table(view, bold=("", ""), line="\n")
-    texts = [[cell.replace(" (", "\n(") for cell in row] for row in rows]
+    texts = [[cell.replace(", ", "\n").replace(" out", "\nout") for cell in row] for row in rows]
     shade = {}
     for row, name in enumerate(view.rows):
         for column, memory in enumerate(view.memories, start=1):
@@ -27,9 +27,9 @@ def table_figure(view: View) -> bytes:
                 scores = [(run.test or run.validation)["accuracy"] for run in runs]
                 shade[row, column] = sum(scores) / len(scores)
     heights = [max(cell.count("\n") + 1 for cell in row) for row in texts]
-    width = 1.15 if view.rows[0].startswith("T") else 1.7
-    size = (1.2 + width * len(view.memories), 0.35 + max(heights) * 0.19 * len(rows) + 0.2)
-    return draw_table(heading, texts, [1.2, *[width] * len(view.memories)], size, shade)
+    width = 1.25
+    size = (width * len(heading), 0.2 + max(heights) * 0.19 * (1 + len(rows)))
+    return draw_table(heading, texts, [1.0] * len(heading), size, shade)
 
 
 def curves_figure(view: View) -> bytes:

@@ -37,13 +37,13 @@ weights with the best validation.""",
 
 HOW_SCORED = {
     "generated": """\
-In brackets: after how many updates the run was *solved*, which is the first evaluation (every
-{every} updates, {sequences} fresh sequences, {symbols:,} symbols) without one mistake; training
-ends there. A run that is not solved within its budget shows its last evaluation. Each line is a
-seed, smallest first; empty: not run.""",
+A run is *solved at* the update of the first evaluation (every {every} updates, {sequences} fresh
+sequences, {symbols:,} symbols) without one mistake, where training ends. A run that is not solved
+within its budget of updates shows its last evaluation. Each line is a seed, smallest first; a cell
+that is empty, or holds nothing but the paper's number, was not run.""",
     "dataset": """\
-Of the test data; in brackets: the epoch with the best validation, whose weights are tested, and the
-number of epochs trained. Each line is a seed, smallest first; empty: not run.""",
+Of the test data, with the weights of the epoch that did best on the validation data, of so many.
+Each line is a seed, smallest first; empty: not run.""",
 }
 
 PAPER = {
@@ -200,8 +200,7 @@ def _signed(value: float) -> str:
 def _about_runs() -> str:
     return """\
 Minutes are those of one process with one thread, evaluations included, on a machine that did other
-things besides. Peak memory is that of the whole process, Python and libraries (about 450 MB)
-included."""
+things besides. Peak memory is that of the whole process, Python and libraries included."""
 
 
 def _settings(view: View) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,8 +69,11 @@ class Peaks:
         return min(real, default=None)
 
 
-def measure(memories: Sequence[str], delays: Sequence[int]) -> Peaks:
+def measure(memories: Sequence[str], delays: Sequence[int]) -> Iterator[Peaks]:
     """Measure one update of each memory at each delay, in processes of their own.
+
+    Yields:
+        All measurements so far, after each point.
 
     Raises:
         PeakError: a process died, most often because memory was short.
@@ -78,13 +81,13 @@ def measure(memories: Sequence[str], delays: Sequence[int]) -> Peaks:
     from relagent.analysis.peak import peak_megabytes
     from relagent.tasks.defaults import default_config
 
-    points = []
+    points: list[PeakPoint] = []
     for memory in memories:
         for T in delays:
             config = default_config("copy", memory, T=T)
             definition, kernel = (peak_megabytes(config, definition=d) for d in (True, False))
             points.append(PeakPoint(memory, T, round(definition, 1), round(kernel, 1)))
-    return Peaks(tuple(points), config.batch_size, config.hidden_size, machine())
+            yield Peaks(tuple(points), config.batch_size, config.hidden_size, machine())
 
 
 def write(path: Path, peaks: Peaks) -> None:

@@ -23,8 +23,7 @@ def main_table(view: View, bold: tuple[str, str] = ("**", "**"), line: str = "<b
     Returns:
         The heading and the rows; a cell without a result holds the paper's number or nothing.
     """
-    heading = ["" if len(view.rows) == 1 and not view.rows[0] else "task"]
-    heading += [title(memory) for memory in view.memories]
+    heading = ["task", *map(title, view.memories)]
     rows = []
     for name in view.rows:
         row = [variant_title(name)]
@@ -46,11 +45,11 @@ def paper_number(study: str, variant_name: str, memory: str) -> str | None:
 def _reached(run: SupervisedResult, bold: tuple[str, str]) -> str:
     if run.test is not None:
         score = f"{run.test['bpc']:.3f} bpc" if "bpc" in run.test else percent(run.test["accuracy"])
-        return f"{score} (epoch {_epoch(run, run.best['updates'])} of {run.config['epochs']})"
+        return f"{score}, epoch {_epoch(run, run.best['updates'])} of {run.config['epochs']}"
     accuracy = percent(run.validation["accuracy"])
     if run.solved is not None:
-        return f"{bold[0]}{accuracy}{bold[1]} ({run.solved:,})"
-    return f"{accuracy} (not in {run.updates:,})"
+        return f"{bold[0]}{accuracy}{bold[1]}, solved at {run.solved:,}"
+    return f"{accuracy}, unsolved in {run.updates:,}"
 
 
 def _epoch(run: SupervisedResult, update: float) -> int:

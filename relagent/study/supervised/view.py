@@ -123,7 +123,7 @@ def variant_title(name: str) -> str:
         return f"T = {int(name[1:]):,}"
     pixels = name.removeprefix("permuted-").removeprefix("group")
     if not pixels:
-        return "all"
+        return "PTB"
     words = "pixel by pixel" if pixels == "1" else f"{pixels} pixels at a step"
     return f"permuted, {words}" if name.startswith("permuted") else words
 

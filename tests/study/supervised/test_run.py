@@ -1,0 +1,214 @@
+"""One task, stopped, killed, taken over, gone on with."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relagent.runs.directory import RunDirectory, RunInUseError
+from relagent.study.supervised import run
+from relagent.study.supervised.result import read_result
+from relagent.study.supervised.task import SupervisedTask
+from relagent.study.task import TaskConflictError
+from relagent.tasks.train import resume, train
+
+from .conftest import DELAYS, MakeTask
+
+pytestmark = pytest.mark.usefixtures("short_transfer")
+
+
+def never() -> bool:
+    return False
+
+
+def after(polls: int) -> Callable[[], bool]:
+    """Ask for a stop at the poll of that number, and from then on."""
+    count = itertools.count()
+    return lambda: next(count) >= polls
+
+
+def outcome(task: SupervisedTask) -> dict[str, Any]:
+    """All of a result that does not speak of time and place."""
+    data: dict[str, Any] = json.loads(task.result.read_text())
+    for name in ("seconds", "provenance", "peak_memory"):
+        del data[name]
+    return data
+
+
+def test_stopped_everywhere_it_ends_as_if_nothing_happened(make_task: MakeTask) -> None:
+    whole, task = make_task(folder="whole"), make_task()
+    assert whole.do(never)
+    tries = 0
+    while not task.do(after(4)):  # some updates, or a score, at a time
+        tries += 1
+        assert tries < 30
+        assert not task.result.exists()
+    assert tries >= 3
+    assert outcome(task) == outcome(whole)
+    assert read_result(task.result).provenance["sessions"] > 1
+
+
+def test_the_result_tells_what_the_run_did(make_task: MakeTask) -> None:
+    task = make_task("rel-rnn")
+    assert task.do(never)
+    result = read_result(task.result)
+    made = json.loads((task.run / "result.json").read_text())
+    assert (result.study, result.memory, result.seed) == ("copy", "rel-rnn", 0)
+    assert (result.updates, result.solved, result.test) == (12, None, None)
+    assert result.parameters == made["parameters"]
+    assert result.validation["updates"] == 12
+    assert result.validation["accuracy"] == made["validation"]["validation/accuracy"]
+    assert result.best["accuracy"] == max(result.evaluations["accuracy"])
+    assert result.training["steps"] == [4, 8, 12]
+    assert result.evaluations["steps"] == [5, 10, 12]
+    assert [score["T"] for score in result.transfer] == list(DELAYS)
+    assert {score["sequences"] for score in result.transfer} == {2}
+    assert (task.root / result.checkpoint).is_file()
+    assert str(task.root) not in task.result.read_text()
+    assert task.outcome() == (12, result.validation["accuracy"])
+
+
+def test_finished_is_not_touched(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task()
+    assert task.do(never)
+    for name in ("train", "resume", "transfer"):
+        monkeypatch.setattr(run, name, lambda *_, **__: pytest.fail("it was done again"))
+    times = {path: path.stat().st_mtime_ns for path in task.root.parent.rglob("*")}
+    assert task.do(lambda: True)
+    # A lost result file is made again without training or scoring.
+    before = task.result.read_text()
+    task.result.unlink()
+    assert task.do(never)
+    assert task.result.read_text() == before
+    for path in (task.result, task.result.parent):
+        del times[path]
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_run_made_by_hand_is_taken_over(make_task: MakeTask) -> None:
+    whole, finished, begun = (make_task(folder=name) for name in ("whole", "finished", "begun"))
+    assert whole.do(never)
+    assert train(finished.config, finished.run)
+    assert finished.do(never)
+    assert read_result(finished.result).provenance["sessions"] == 1
+    assert not train(begun.config, begun.run, after(6))
+    assert begun.do(never)
+    assert read_result(begun.result).provenance["sessions"] == 2
+    assert outcome(whole) == outcome(finished) == outcome(begun)
+
+
+def test_a_larger_budget_goes_on(make_task: MakeTask) -> None:
+    # 10 and 15 are evaluations anyway: the longer run has no trace of the shorter one.
+    whole, task = make_task(folder="whole", updates=15), make_task(updates=10)
+    assert whole.do(never)
+    assert task.do(never)
+    assert read_result(task.result).updates == 10
+    more = make_task(updates=15)
+    assert not more.finished()
+    assert more.do(never)
+    assert outcome(more) == outcome(whole)
+    assert read_result(task.result).config["updates"] == 15
+    # And back: more than is asked for is finished.
+    assert task.finished()
+    assert make_task(updates=15).finished()
+
+
+def test_a_run_that_is_further_than_is_asked_for_ends_where_it_is(make_task: MakeTask) -> None:
+    task = make_task(updates=8)
+    longer = make_task(updates=100)
+    assert not train(longer.config, longer.run, after(11))
+    step = RunDirectory.open(task.run).load_checkpoint().step
+    assert 8 < step < 100
+    assert task.do(never)
+    result = read_result(task.result)
+    assert result.updates == result.validation["updates"] == step
+    assert task.finished()
+
+
+def test_epochs_go_on_too(make_ptb: MakeTask) -> None:
+    whole, task = make_ptb("whole", epochs=3), make_ptb(epochs=1)
+    assert whole.total == 15
+    assert whole.do(never)
+    assert task.do(never)
+    assert read_result(task.result).updates == 5
+    more = make_ptb(epochs=3)
+    assert not more.finished()
+    assert more.do(never)
+    assert outcome(more) == outcome(whole)
+    result = read_result(more.result)
+    assert result.test is not None
+    assert 0 <= result.test["accuracy"] <= 1
+    assert result.test["bpc"] > 0
+    assert more.outcome() == (15, result.validation["bpc"])
+    assert "data" not in result.config
+    # In the middle of the fourth epoch, when one is asked for: it ends with the fourth.
+    longer = make_ptb("other", epochs=9)
+    assert not train(longer.config, longer.run, after(23))
+    assert 15 < RunDirectory.open(longer.run).load_checkpoint().step < 20
+    task = make_ptb("other", epochs=1)
+    assert task.do(never)
+    result = read_result(task.result)
+    assert (result.config["epochs"], result.updates) == (4, 20)
+
+
+def test_what_is_solved_is_finished(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(updates=100)
+    # With one symbol of one sequence right by chance or not, a run is solved; here all are.
+    monkeypatch.setattr("relagent.tasks.base.Score.perfect", property(lambda _: True))
+    assert task.do(never)
+    result = read_result(task.result)
+    assert result.solved == result.updates == 5
+    assert make_task(updates=200).finished()
+    assert task.trained(5)
+    assert not task.trained(4)
+
+
+def test_killed_before_the_first_checkpoint_it_starts_over(make_task: MakeTask) -> None:
+    whole, task = make_task(folder="whole"), make_task()
+    assert whole.do(never)
+    shutil.copytree(whole.run, task.run)
+    for path in (task.run / "checkpoints").iterdir():
+        path.unlink()
+    assert task.do(never)
+    assert outcome(task) == outcome(whole)
+
+
+def test_a_run_of_other_settings_or_another_process_is_left_alone(make_task: MakeTask) -> None:
+    task = make_task(learning_rate=0.5)
+    other = make_task()
+    assert not train(other.config, other.run, after(6))
+    with pytest.raises(TaskConflictError, match=r"made with learning_rate 0\.0002, now it is 0\.5"):
+        task.do(never)
+    with RunDirectory.open_for_resume(other.run), pytest.raises(RunInUseError):
+        other.do(never)
+    assert resume(other.run)
+
+
+def test_scores_are_made_again_for_other_weights(make_task: MakeTask) -> None:
+    task = make_task(updates=10)
+    assert task.do(never)
+    first = read_result(task.result).transfer
+    path = task.transfer_path(DELAYS[0])
+    path.write_text("cut sho")
+    task.result.unlink()
+    assert task.do(never)
+    assert read_result(task.result).transfer == first
+    more = make_task(updates=30, learning_rate=2e-4)
+    assert more.do(never)
+    assert read_result(more.result).transfer != first
+
+
+def test_how_far_it_is(make_task: MakeTask, tmp_path: Path) -> None:
+    task = make_task()
+    assert (task.total, task.unit, task.figure) == (12, "updates", "accuracy")
+    assert task.read_figure({"step": 5, "validation/accuracy": 0.5}) == 0.5
+    assert task.read_figure({"step": 4, "train/accuracy": 0.5}) is None
+    assert task.scores == [task.run / "transfer" / f"T{T}.json" for T in DELAYS]
+    assert task.trained(12)
+    assert not task.trained(11)
