@@ -33,6 +33,7 @@ from relagent.rl.checkpoint import (
     space_of,
 )
 from relagent.rl.exploring import ExploringStarts
+from relagent.rl.gradient import JointGradient
 from relagent.rl.policy import (
     GruPolicy,
     LstmPolicy,
@@ -326,6 +327,7 @@ class MemoryPPO(OnPolicyAlgorithm):
                 advantages.std() + 1e-8
             )
 
+        gradient = JointGradient(self.policy.parameters())
         envs_per_batch = max(1, self.batch_size // rollout.n_steps)
         n_batches = math.ceil(rollout.n_envs / envs_per_batch)
         statistics: dict[str, list[Tensor]] = defaultdict(list)
@@ -334,11 +336,9 @@ class MemoryPPO(OnPolicyAlgorithm):
             for batch in rollout.minibatches(n_batches):
                 loss, batch_statistics = self._loss(batch, clip_range, clip_range_vf)
                 kl_divergences.append(batch_statistics["approx_kl"])
-                self.policy.optimizer.zero_grad()
+                gradient.zero()
                 loss.backward()  # type: ignore[no-untyped-call]
-                batch_statistics["gradient_norm"] = torch.nn.utils.clip_grad_norm_(
-                    self.policy.parameters(), self.max_grad_norm, foreach=True
-                )
+                batch_statistics["gradient_norm"] = gradient.clip(self.max_grad_norm)
                 self.policy.optimizer.step()
                 for name, value in batch_statistics.items():
                     statistics[name].append(value)
