@@ -227,8 +227,8 @@ def write_table(points: list[Point], path: Path) -> None:
         lines.append(f"| {T} | " + " | ".join(cells) + " |")
     lines.append("")
     for field, word in (("seconds", "time"), ("megabytes", "memory")):
-        T = crossing(points, field)
-        where = "at no measured T" if T is None else f"from T ≈ {T:,.0f}"
+        at = crossing(points, field)
+        where = "at no measured T" if at is None else f"from T ≈ {at:,.0f}"
         lines.append(f"rel takes less {word} than mem {where}.")
     made = machine()
     lines += [

@@ -30,6 +30,21 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return first, group
 
 
+def distinct_numbers(numbers: Tensor, below: int) -> tuple[Tensor, Tensor]:
+    """Group equal numbers of a small range, as ``torch.unique`` does, without sorting them.
+
+    Args:
+        numbers: integers from 0 to ``below``, of any shape.
+        below: more than the largest.
+
+    Returns:
+        The distinct numbers [U], ascending, and for each number its place among them.
+    """
+    there = torch.zeros(below, dtype=torch.bool, device=numbers.device)
+    there[numbers] = True
+    return there.nonzero().squeeze(1), (there.cumsum(0) - 1)[numbers]
+
+
 def _first_of_each(group: Tensor, groups: int) -> Tensor:
     order = torch.arange(len(group), device=group.device)
     first = torch.full((groups,), len(group), dtype=torch.int64, device=group.device)

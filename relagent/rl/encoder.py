@@ -24,7 +24,7 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import Tensor, nn
 
-from relagent.rl.distinct import distinct_rows
+from relagent.rl.distinct import distinct_numbers, distinct_rows
 from relagent.rl.grids import GridIndex, KnownGrids
 from relagent.rl.lookup import lookup_max
 
@@ -109,8 +109,9 @@ class GridEncoder(BaseFeaturesExtractor):
             new = self._encode(image[rows], None if mission is None else mission[rows])
             features = nn.functional.embedding(which, new)  # new[which], its gradient is faster
         elif torch.is_grad_enabled():
-            grids, which = torch.unique(numbers, return_inverse=True)
-            new = self._encode_grids(self._known.index(self.codes).take(grids))
+            index = self._known.index(self.codes)
+            grids, which = distinct_numbers(numbers, len(index.kind))
+            new = self._encode_grids(index.take(grids))
             features = nn.functional.embedding(which, new)
         else:
             features = self._known.features(numbers, self._encode)

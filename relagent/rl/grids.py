@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from relagent.rl.distinct import distinct_rows
+from relagent.rl.distinct import distinct_numbers, distinct_rows
 
 
 class GridIndex(NamedTuple):
@@ -36,11 +36,8 @@ class GridIndex(NamedTuple):
         cells = image.flatten(1, 2).long()
         _, colours, states = codes
         number = (cells[..., 0] * colours + cells[..., 1]) * states + cells[..., 2]  # [U, P]
-        there = torch.zeros(math.prod(codes), dtype=torch.bool, device=cells.device)
-        there[number] = True
-        numbers = there.nonzero().squeeze(1)
+        numbers, kind = distinct_numbers(number, math.prod(codes))
         kinds = [numbers // (colours * states), numbers // states % colours, numbers % states]
-        kind = (there.cumsum(0) - 1)[number]
         if mission is None:
             return cls(torch.stack(kinds, dim=1), kind, None, None)
         rows, reads = distinct_rows(mission)
@@ -50,7 +47,7 @@ class GridIndex(NamedTuple):
         """Return the index of the given grids [U']; missions that none of them has are left out."""
         if self.mission is None or self.missions is None:
             return self._replace(kind=self.kind[grids])
-        used, mission = torch.unique(self.mission[grids], return_inverse=True)
+        used, mission = distinct_numbers(self.mission[grids], len(self.missions))
         return self._replace(kind=self.kind[grids], missions=self.missions[used], mission=mission)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relagent.rl import distinct
-from relagent.rl.distinct import distinct_rows
+from relagent.rl.distinct import distinct_numbers, distinct_rows
 
 
 @st.composite
@@ -55,3 +55,12 @@ def test_the_hash_alone_tells_single_cells_apart() -> None:
         exact = torch.unique
         patch.setattr(torch, "unique", lambda *a, **k: exact(*a, **k) if "dim" not in k else None)
         assert_exact(rows)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(10, 12))
+def test_distinct_numbers_are_torchs_unique_ones(numbers: list[int], below: int) -> None:
+    table = torch.tensor(numbers).view(-1, 1).expand(-1, 2)
+    for found, right in zip(
+        distinct_numbers(table, below), torch.unique(table, return_inverse=True), strict=True
+    ):
+        assert torch.equal(found, right)
