@@ -152,10 +152,17 @@ class GridEncoder(BaseFeaturesExtractor):
         rows = [kind * n_places + torch.arange(n_places, device=kind.device)]
         if self.mission is not None:
             assert grids.missions is not None and grids.mission is not None
-            matches = self.mission(grids.missions, e)  # [M, K, C]
+            matches = self.mission.compare(self._read(grids.missions), e)  # [M, K, C]
             tables.append(matches.flatten(0, 1))
             rows.append(kind + len(kinds) * grids.mission.unsqueeze(1))
         return cast(Tensor, self.spread(lookup_max(tables, rows).relu()))
+
+    def _read(self, missions: Tensor) -> Tensor:
+        """Read distinct missions [M, L]; those that are known not again."""
+        assert self.mission is not None
+        if self._known is None or torch.is_grad_enabled():
+            return self.mission.read(missions)
+        return self._known.missions.get(missions, self.mission.read)
 
 
 def places(view: int) -> Tensor:
@@ -198,15 +205,23 @@ class MissionEncoder(nn.Module):
         nn.init.orthogonal_(self.shift.weight, gain=0.1)
         nn.init.zeros_(self.shift.bias)
 
-    def forward(self, missions: Tensor, cells: Tensor) -> Tensor:
-        """Compare missions [M, L], as word ids, with embedded kinds of cells [K, E]: [M, K, C]."""
+    def read(self, missions: Tensor) -> Tensor:
+        """Read missions [M, L], word ids: the last state of the GRU [M, size]."""
         texts = missions.long()
         lengths = (texts > 0).sum(dim=1)
         read, _ = self.reader(self.words(texts[:, : max(1, int(lengths.max()))]))
-        last = read[torch.arange(len(texts), device=texts.device), (lengths - 1).clamp(min=0)]
-        questions = self.questions(last).view(len(texts), self.heads, -1)  # [M, heads, E]
+        last = (lengths - 1).clamp(min=0)
+        return cast(Tensor, read[torch.arange(len(texts), device=texts.device), last])
+
+    def compare(self, read: Tensor, cells: Tensor) -> Tensor:
+        """Compare missions that were read [M, size] with embedded kinds of cells [K, E].
+
+        Returns:
+            [M, K, C].
+        """
+        questions = self.questions(read).view(len(read), self.heads, -1)  # [M, heads, E]
         answers = torch.einsum("mhe,ke->mkh", questions, cells) / cells.shape[1] ** 0.5
-        return cast(Tensor, self.match(answers.tanh()) + self.shift(last).unsqueeze(1))
+        return cast(Tensor, self.match(answers.tanh()) + self.shift(read).unsqueeze(1))
 
 
 def _embedding_of(space: spaces.Space[Any] | None, size: int) -> nn.Embedding | None:

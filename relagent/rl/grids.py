@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from relagent.rl.distinct import distinct_numbers, distinct_rows
+from relagent.rl.distinct import RowMemo, RowNumbers, distinct_numbers, distinct_rows
 
 
 class GridIndex(NamedTuple):
@@ -59,30 +59,23 @@ class KnownGrids:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
+        self._grids = RowNumbers()
         self._rows: list[tuple[Tensor, Tensor | None]] = []  # image and mission, by number
         self._encoded = 0  # chunks of rows
         self._index: GridIndex | None = None
         self._features: Tensor | None = None
+        self.missions = RowMemo()
+        """What missions were read as; without gradient, under constant weights."""
 
     def number(self, observations: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return observations [N, ...] with their numbers."""
         image, mission = observations["image"], observations.get("mission")
-        keys = [row.tobytes() for row in image.numpy()]
-        if mission is not None:
-            words = mission.numpy()
-            keys = [key + row.tobytes() for key, row in zip(keys, words, strict=True)]
-        numbers, new = [], []
-        for n, key in enumerate(keys):
-            following = len(self._numbers)
-            number = self._numbers.setdefault(key, following)
-            if number == following:
-                new.append(n)
-            numbers.append(number)
+        parts = (image,) if mission is None else (image, mission)
+        numbers, new = self._grids.number(*parts)
         if new:
             self._rows.append((image[new], None if mission is None else mission[new]))
             self._index = None
-        return {**observations, "grid": torch.tensor(numbers)}
+        return {**observations, "grid": numbers}
 
     def index(self, codes: Sequence[int]) -> GridIndex:
         """Return the index of all grids, by number; see :meth:`GridIndex.of`."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relagent.rl import distinct
-from relagent.rl.distinct import distinct_numbers, distinct_rows
+from relagent.rl.distinct import RowMemo, RowNumbers, distinct_numbers, distinct_rows
 
 
 @st.composite
@@ -64,3 +64,31 @@ def test_distinct_numbers_are_torchs_unique_ones(numbers: list[int], below: int)
         distinct_numbers(table, below), torch.unique(table, return_inverse=True), strict=True
     ):
         assert torch.equal(found, right)
+
+
+BATCHES = st.lists(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=2), min_size=1))
+
+
+@given(BATCHES)
+def test_rows_are_numbered_as_they_come(batches: list[list[list[int]]]) -> None:
+    numbers, seen = RowNumbers(), []
+    for batch in batches:
+        rows = torch.tensor(batch, dtype=torch.uint8)
+        found, new = numbers.number(rows[:, :1], rows[:, 1:].long())
+        seen += [batch[n] for n in new]
+        assert [seen[number] for number in found.tolist()] == batch
+    assert len({tuple(row) for row in seen}) == len(seen)
+
+
+@given(BATCHES)
+def test_a_row_is_computed_once_over_all_batches(batches: list[list[list[int]]]) -> None:
+    memo, computed = RowMemo(), []
+    for batch in batches:
+        rows = torch.tensor(batch, dtype=torch.uint8)
+
+        def compute(new: Tensor) -> Tensor:
+            computed.extend(map(tuple, new.tolist()))
+            return new.double() * 10
+
+        assert torch.equal(memo.get(rows, compute), rows.double() * 10)
+    assert sorted(computed) == sorted({tuple(row) for batch in batches for row in batch})
