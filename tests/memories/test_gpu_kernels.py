@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,7 +99,7 @@ def test_the_kernels_in_tritons_interpreter() -> None:
 @interpreted
 @over_cases
 def test_an_interpreted_kernel_equals_the_definition(triton_on_the_cpu: None, case: Case) -> None:
-    compare(case.make(16), steps=9, rows=5, before=4, values=1e-5, gradients=1e-4)
+    compare(case.make(16), steps=8, rows=5, before=4, values=1e-5, gradients=1e-4)
 
 
 @interpreted
@@ -124,7 +125,7 @@ def test_ties_are_broken_as_in_the_definition(triton_on_the_cpu: None, silent: s
         else:
             for parameter in memory.parameters():
                 parameter.zero_()
-    x, state, starts = problem(memory, steps=20, rows=5, before=0, chance=0.1)
+    x, state, starts = problem(memory, steps=12, rows=5, before=0, chance=0.1)
     with torch.no_grad():
         for t in range(len(x)):
             _, after = memory.unroll(x[t : t + 1], state, starts[t : t + 1])
@@ -136,7 +137,7 @@ def test_ties_are_broken_as_in_the_definition(triton_on_the_cpu: None, silent: s
 
 
 @interpreted
-@pytest.mark.parametrize("name", ["lstm", "rel", "mem"])
+@pytest.mark.parametrize("name", ["rel", "mem"])
 def test_nothing_before_a_reset_has_any_influence(triton_on_the_cpu: None, name: str) -> None:
     memory = make_memory(name, 3, 16)
     x, state, starts = problem(memory, steps=3, rows=4, before=5, chance=0.0)
@@ -161,6 +162,72 @@ def test_a_second_backward_pass_repeats_the_first(triton_on_the_cpu: None) -> No
     first = torch.autograd.grad(loss, parameters, retain_graph=True)
     second = torch.autograd.grad(loss, parameters, retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class Races:
+    """Watches the interpreter's accesses to memory as if every thread ran at its own pace."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from triton.runtime import interpreter
+
+        self.builder = interpreter.interpreter_builder
+        self.program: Any = None
+        self.read: set[int] = set()
+        self.written: set[int] = set()
+        self.owner: dict[int, Any] = {}
+        self.barriers = 0
+        kind = type(self.builder)
+        for name in ("create_masked_load", "create_masked_store", "create_barrier"):
+            monkeypatch.setattr(kind, name, self.watched(name, getattr(kind, name)))
+
+    def watched(self, name: str, original: Any) -> Any:
+        def access(builder: Any, *arguments: Any) -> Any:
+            if self.program != builder.grid_idx:
+                self.synchronise(builder.grid_idx)
+            if name == "create_barrier":
+                self.synchronise(self.program)
+                self.barriers += 1
+            else:
+                store = name == "create_masked_store"
+                mask = arguments[2 if store else 1].data.astype(bool)
+                addresses = np.broadcast_to(mask, arguments[0].data.shape)
+                self.check(arguments[0].data[addresses].tolist(), store)
+            return original(builder, *arguments)
+
+        return access
+
+    def synchronise(self, program: Any) -> None:
+        self.program = program
+        self.read, self.written = set(), set()
+
+    def check(self, addresses: list[int], store: bool) -> None:
+        touched = set(addresses)
+        assert not touched & self.written, "written, and touched again without a barrier"
+        assert all(self.owner.get(a, self.program) == self.program for a in touched)
+        if store:
+            assert len(touched) == len(addresses), "written twice at once"
+            assert not touched & self.read, "read, and written without a barrier"
+            self.written |= touched
+            self.owner.update(dict.fromkeys(touched, self.program))
+        else:
+            self.read |= touched
+
+
+@interpreted
+@pytest.mark.parametrize(("name", "n"), [("rel", 40), ("mem-rnn", 40), ("lstm", 16)])
+def test_no_thread_touches_what_another_writes(
+    triton_on_the_cpu: None, monkeypatch: pytest.MonkeyPatch, name: str, n: int
+) -> None:
+    """The interpreter is one thread: it computes the right thing whatever barrier is missing."""
+    options = {"nonlinearity": "modrelu"} if name.endswith("rnn") else {}
+    options |= {"nu": 3, "rho": 2} if name.startswith("rel") else {}
+    memory = Case(name, options).make(n)
+    x, state, starts = problem(memory, steps=2, rows=17, before=5, chance=0.2)
+    races = Races(monkeypatch)
+    loss = memory.unroll(x, state, starts)[0].square().sum()
+    races.owner.clear()  # a kernel begins when the one before it has ended
+    torch.autograd.backward(loss)
+    assert races.barriers > 10
 
 
 # ---------------------------------------------------------------- compiled
@@ -208,8 +275,7 @@ def test_a_kernel_compiles_for_a_gpu(
     binary = compile(source, target=target, options=cuda.OPTIONS)
     assert len(binary.asm["cubin"]) > 0
     assert binary.metadata.shared <= 48 * 1024  # what every GPU gives to a program
-    barriers = binary.asm["ttgir"].count("ttg.barrier all")
-    assert barriers == {"forward": 5 + (remember == records.RELEVANCY), "backward": 6}[direction]
+    assert binary.asm["ttgir"].count("ttg.barrier all") >= 7
     assert "ld.global.nc" not in binary.asm["ptx"]  # through a cache that sees no writes
 
 

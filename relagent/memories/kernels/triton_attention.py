@@ -2,7 +2,8 @@
 
 See :mod:`~relagent.memories.kernels.attention` for the same on the CPU: the history is never moved,
 what is remembered at a step is a list of places in it, and the gradient computes the rest again
-from ln Σ exp(e). What is written here for others to read is safe behind the caller's barrier.
+from ln Σ exp(e). Whoever writes puts a barrier between what was read before and the writing; the
+one behind it is the caller's.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def screen(
         score = tl.where(here, leaver_score[:, None], score)
     enters = (slot == KAPPA - 1)[None, :]
     place = tl.where(enters, newest, place)
-    tl.debug_barrier()  # no thread may still be reading the scores
+    tl.debug_barrier()
     inside = mine[:, None] & (slot < KAPPA)[None, :]
     tl.store(places[:, None] + slot[None, :], place, mask=inside)
     tl.store(scores[:, None] + slot[None, :], score, mask=inside)
@@ -225,6 +226,7 @@ def earn(
         alpha = _weights(energies, highest, total, slot, slots.end)
         earning = mine[:, None] & ((slot >= RHO) & (slot < slots.end))[None, :]
         score = tl.load(scores[:, None] + slot[None, :], mask=earning, other=0)
+        tl.debug_barrier()
         tl.store(scores[:, None] + slot[None, :], score + alpha, mask=earning)
 
 
@@ -289,10 +291,11 @@ def attend_backward(
     REMEMBER: tl.constexpr,
     N: tl.constexpr,
     S: tl.constexpr,
-) -> Any:
-    """Add these columns' gradients to ``d_history``, ``d_keys``, ``d_energy``; return the query's.
+) -> None:
+    """Add these columns' gradients to ``d_history``, ``d_keys`` and ``d_energy``.
 
-    The arguments up to ``d_energies`` are those of :func:`weigh_backward`.
+    That of the query is written over it. The arguments up to ``d_energies`` are those of
+    :func:`weigh_backward`.
     """
     v = tl.load(past.energy + column)[None, None, :]
     d_c = load(d_context, column)
@@ -308,9 +311,12 @@ def attend_backward(
         d_v += tl.sum(d_e[:, :, None] * z, axis=1)
         d_z = d_e[:, :, None] * v * (1 - z * z)
         d_query += tl.sum(d_z, axis=1)
-        # A place stands in one slot alone, so no two threads add to the same number.
+        # A place stands in one slot alone, so no number is added to twice.
         d_state = _gather(d_history, place, column, N) + alpha[:, :, None] * d_c[:, None, :]
+        d_key = _gather(d_keys, place, column, N) + d_z
+        tl.debug_barrier()
         _scatter(d_history, place, column, d_state, mine, N)
-        _scatter(d_keys, place, column, _gather(d_keys, place, column, N) + d_z, mine, N)
+        _scatter(d_keys, place, column, d_key, mine, N)
+    # The last barrier of the loop lies behind all that was read.
     store(d_energy, column, d_v, mine)
-    return d_query
+    store(past.query, column, d_query, mine)

@@ -15,6 +15,7 @@ from relagent.memories.kernels.triton_parts import jit, load, store, tanh
 
 TANH = tl.constexpr(records.TANH)
 RELU = tl.constexpr(records.RELU)
+MODRELU = tl.constexpr(records.MODRELU)
 
 
 @jit
@@ -33,6 +34,7 @@ def lstm(
     g = tanh(load(gates + 2 * N, column))
     o = tl.sigmoid(load(gates + 3 * N, column))
     c = i * g + tl.where(started[:, None], 0, f * load(previous, column))
+    tl.debug_barrier()
     store(gates, column, i, mine)
     store(gates + N, column, f, mine)
     store(gates + 2 * N, column, g, mine)
@@ -61,6 +63,7 @@ def lstm_backward(
     tanh_c = tanh(load(cell, column))
     d_cell = load(d_c, column) + d_h * o * (1 - tanh_c * tanh_c)
     d_f = d_cell * load(previous, column) * (f * (1 - f))
+    tl.debug_barrier()
     store(gates, column, d_cell * g * (i * (1 - i)), mine)
     store(gates + N, column, tl.where(started[:, None], 0, d_f), mine)
     store(gates + 2 * N, column, d_cell * i * (1 - g * g), mine)
@@ -104,5 +107,7 @@ def rnn_backward(
         active = (tl.abs(z) + tl.load(threshold + column)[None, :] > 0) & (z != 0)
         d_z = tl.where(active, d_h, 0)
         d_bias = load(d_threshold, column) + tl.where(z > 0, d_z, -d_z)
+    tl.debug_barrier()
+    if CELL == MODRELU:
         store(d_threshold, column, d_bias, mine)
     store(gates, column, d_z, mine)

@@ -2,9 +2,10 @@
 
 See :mod:`~relagent.memories.kernels.recurrent` for the same loops on the CPU, and
 :mod:`~relagent.memories.kernels.records` for the arrays. One program takes a block of rows through
-all steps. What one of its threads has written to global memory another may read only behind
-``tl.debug_barrier()``: Triton itself synchronises nothing but its own temporary values. For the
-same reason nothing may be loaded ahead of its time: kernels are launched with one stage.
+all steps. Its threads share numbers through global memory, and Triton itself synchronises nothing
+but its own temporary values: between two ``tl.debug_barrier()`` no number is read and written, nor
+written twice, not even by the operation that has just read it (threads may hold copies of a
+number). For the same reason nothing may be loaded ahead of its time: kernels have one stage.
 
 Rows beyond the batch repeat the last row, and write nothing.
 """
@@ -141,6 +142,7 @@ def forward(
             inputs = (column < GATES)[None, :]
             z = tl.load(gates[:, None] + column[None, :], mask=inputs, other=0)
             z = add_product(z, trail.s + at * N, weights.joint, column, N, COLUMNS, D)
+            tl.debug_barrier()
             store(gates, column, z, mine)
         tl.debug_barrier()
 
@@ -232,8 +234,9 @@ def backward(
             if HALVE:
                 d_sum *= 0.5
                 total *= 2
-            store(d_s, column, d_sum, mine)
             mean += tl.sum(d_sum * (total - load(history + newest * N, column)), axis=1)
+            tl.debug_barrier()
+            store(d_s, column, d_sum, mine)
         tl.debug_barrier()
 
         if REMEMBER != PLAIN:
@@ -242,8 +245,7 @@ def backward(
             end = newest + 1 if REMEMBER == FULL else KAPPA
             places = trail.places + at * KAPPA
             slots = Slots(places, given.carried + row * L, L, oldest, newest, low, end)
-            query = gates + GATES
-            past = Past(query, trail.keys + row * (L + T) * N, history, weights.energy)
+            past = Past(gates + GATES, trail.keys + row * (L + T) * N, history, weights.energy)
             log_total = tl.load(trail.log_total + at)
             weigh_backward(
                 past, slots, log_total, mean, d_s, alphas, d_energies, mine, REMEMBER, N, C, S
@@ -251,12 +253,10 @@ def backward(
             tl.debug_barrier()
             for begin in range(0, N, C):
                 column = begin + tl.arange(0, C)
-                d_query = attend_backward(
+                attend_backward(
                     past, slots, d_s, alphas, d_energies, d_history, d_keys, d_energy, mine,
                     column, REMEMBER, N, S,
                 )  # fmt: skip
-                tl.debug_barrier()  # all have read these columns of the query
-                store(query, column, d_query, mine)
             tl.debug_barrier()
 
         # Every step that looked at h_t lies behind us: its gradient is complete.
