@@ -5,10 +5,12 @@ Triton cannot work.
 
 What runs where: on a CPU, the loops that numba compiles; on an NVIDIA GPU (torch's device type
 ``cuda``), these, in float32 and float64; the definition, step by step, where a device's compiler is
-missing, for other numbers, under autocast, and for all other memories. The tests hold these kernels
-against the definition in Triton's interpreter, and compile them for GPUs, on any machine. On a GPU
-itself they have been neither run nor timed yet: there, the tests and
-``benchmarks/kernels.py --device cuda`` do both.
+missing, for other numbers, under autocast, and for all other memories. A kernel is compiled when
+it is first needed, for each width, number of slots and kind of cell, and Triton keeps it on disk.
+
+On any machine the tests hold these kernels against the definition in Triton's interpreter, and
+compile them for GPUs. On a GPU itself they have been neither run nor timed yet; where there is one,
+the tests and ``benchmarks/kernels.py --device cuda`` do both.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from relagent.memories.kernels.triton_recurrent import Given, Matrices, Scratch
 from relagent.memories.kernels.unroll import ALL, register_all
 
 ROWS = 16
-"""Rows of a program: the least that a matrix product takes on every GPU."""
+"""Rows of a program: a tile of a matrix product has as many."""
 COLUMNS = 32
 """Columns that are worked on at a time, if there are as many."""
 SLOTS = 4
