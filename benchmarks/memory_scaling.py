@@ -5,8 +5,8 @@
 
 Every point is a process of its own, so that its peak is its own: the resident set after the pass,
 at its highest, minus what was resident before it. n = 128, batch 16, float32; the time is the best
-of a few passes after one that warms up. Results go to ``<output>.csv`` and ``<output>.png``
-(log-log, with the slopes of linear and quadratic growth).
+of a few passes after one that warms up. Results go to ``<output>.csv``, ``<output>.md`` and
+``<output>.png`` (log-log, with the slopes of linear and quadratic growth).
 
 ``sab-like`` is a recurrent network that attends to the top k of all its earlier states, as Sparse
 Attentive Backtracking does (Ke et al. 2018): scores of all states, weights for k. ``attention`` is
@@ -15,23 +15,27 @@ causal ``nn.MultiheadAttention`` with 4 heads over the whole sequence.
 
 from __future__ import annotations
 
-import relagent  # noqa: F401  # isort: skip  # first: it tells OpenMP not to spin
+import relagent  # isort: skip  # first: it tells OpenMP not to spin
 
 import argparse
 import csv
 import json
+import math
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numba
 import torch
 from torch import Tensor, nn
 
 from relagent.memories import make_memory
+from relagent.runs.machine import machine
 
 FEATURES, SIZE, BATCH = 64, 128, 16
 STEPS = (100, 200, 400, 800, 1600, 3200, 8000)
@@ -185,6 +189,59 @@ def plot(points: list[Point], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def crossing(points: list[Point], field: str) -> float | None:
+    """Return the T from which rel takes less than mem, between two points as straight lines."""
+    logs = {
+        name: {p.steps: math.log(getattr(p, field)) for p in points if p.system == name}
+        for name in ("rel", "mem")
+    }
+    ahead = [(T, logs["mem"][T] - logs["rel"][T]) for T in logs["rel"] if T in logs["mem"]]
+    for (low, before), (high, after) in pairwise(ahead):
+        if before <= 0 < after:
+            share = before / (before - after)
+            return math.exp((1 - share) * math.log(low) + share * math.log(high))
+    return None
+
+
+def write_table(points: list[Point], path: Path) -> None:
+    """Write the measurements as a page: a table, where rel passes mem, and what they ran on."""
+    systems = [name for name in SYSTEMS if any(point.system == name for point in points)]
+    found = {(point.system, point.steps): point for point in points}
+    lines = [
+        f"# One pass over T steps: n = {SIZE}, batch {BATCH}, float32",
+        "",
+        f"![time and memory over T]({path.with_suffix('.png').name})",
+        "",
+        "Forward + backward: seconds / peak memory in MB; blank where time or memory ran out.",
+        "",
+        "| T | " + " | ".join(systems) + " |",
+        "|---:|" + "---:|" * len(systems),
+    ]
+    for T in sorted({point.steps for point in points}):
+        cells = [
+            f"{found[name, T].seconds:.3g} / {found[name, T].megabytes:,.0f}"
+            if (name, T) in found
+            else ""
+            for name in systems
+        ]
+        lines.append(f"| {T} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for field, word in (("seconds", "time"), ("megabytes", "memory")):
+        at = crossing(points, field)
+        where = "at no measured T" if at is None else f"from T ≈ {at:,.0f}"
+        lines.append(f"rel takes less {word} than mem {where}.")
+    made = machine()
+    lines += [
+        "",
+        f"`python benchmarks/memory_scaling.py {' '.join(sys.argv[1:])}`; relagent "
+        f"{relagent.__version__}, torch {torch.__version__}, numba {numba.__version__}, "
+        f"{torch.get_num_threads()} threads on {made['processor']}, {made['cores']} cores, "
+        f"{made['memory_gib']} GiB.",
+        "",
+    ]
+    path.write_text("\n".join(lines))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time and peak memory over sequence length.")
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
@@ -219,6 +276,7 @@ def main() -> None:
         writer.writerows(points)
     if points:
         plot(points, options.output.with_suffix(".png"))
+        write_table(points, options.output.with_suffix(".md"))
 
 
 if __name__ == "__main__":

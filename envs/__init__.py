@@ -40,6 +40,7 @@ from relagent.envs.pool import (
     pool_ids,
 )
 from relagent.envs.seeding import SeedError, evaluation_seeds, training_seeds
+from relagent.envs.sight import ShortSightedVecEnv, SightError
 
 __all__ = [
     "IMAGE_HIGH",
@@ -63,6 +64,8 @@ __all__ = [
     "PoolCopyError",
     "PythonVecEnv",
     "SeedError",
+    "ShortSightedVecEnv",
+    "SightError",
     "UnknownEnvironmentError",
     "UnsupportedSpaceError",
     "backend_of",

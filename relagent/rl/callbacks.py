@@ -147,7 +147,7 @@ class ProgressCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self.progress = TrainingProgress(self.total, self.num_timesteps, "steps")
-        self.progress.bar.start()
+        self.progress.start()
 
     def _on_step(self) -> bool:
         return True
@@ -165,4 +165,4 @@ class ProgressCallback(BaseCallback):
         return f"{reward}, success {100 * float(np.mean(successes)):.0f}%"
 
     def _on_training_end(self) -> None:
-        self.progress.bar.stop()
+        self.progress.stop()

@@ -24,7 +24,7 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import Tensor, nn
 
-from relagent.rl.distinct import distinct_rows
+from relagent.rl.distinct import distinct_numbers, distinct_rows
 from relagent.rl.grids import GridIndex, KnownGrids
 from relagent.rl.lookup import lookup_max
 
@@ -109,8 +109,9 @@ class GridEncoder(BaseFeaturesExtractor):
             new = self._encode(image[rows], None if mission is None else mission[rows])
             features = nn.functional.embedding(which, new)  # new[which], its gradient is faster
         elif torch.is_grad_enabled():
-            grids, which = torch.unique(numbers, return_inverse=True)
-            new = self._encode_grids(self._known.index(self.codes).take(grids))
+            index = self._known.index(self.codes)
+            grids, which = distinct_numbers(numbers, len(index.kind))
+            new = self._encode_grids(index.take(grids))
             features = nn.functional.embedding(which, new)
         else:
             features = self._known.features(numbers, self._encode)
@@ -151,10 +152,17 @@ class GridEncoder(BaseFeaturesExtractor):
         rows = [kind * n_places + torch.arange(n_places, device=kind.device)]
         if self.mission is not None:
             assert grids.missions is not None and grids.mission is not None
-            matches = self.mission(grids.missions, e)  # [M, K, C]
+            matches = self.mission.compare(self._read(grids.missions), e)  # [M, K, C]
             tables.append(matches.flatten(0, 1))
             rows.append(kind + len(kinds) * grids.mission.unsqueeze(1))
         return cast(Tensor, self.spread(lookup_max(tables, rows).relu()))
+
+    def _read(self, missions: Tensor) -> Tensor:
+        """Read distinct missions [M, L]; those that are known not again."""
+        assert self.mission is not None
+        if self._known is None or torch.is_grad_enabled():
+            return self.mission.read(missions)
+        return self._known.missions.get(missions, self.mission.read)
 
 
 def places(view: int) -> Tensor:
@@ -197,15 +205,23 @@ class MissionEncoder(nn.Module):
         nn.init.orthogonal_(self.shift.weight, gain=0.1)
         nn.init.zeros_(self.shift.bias)
 
-    def forward(self, missions: Tensor, cells: Tensor) -> Tensor:
-        """Compare missions [M, L], as word ids, with embedded kinds of cells [K, E]: [M, K, C]."""
+    def read(self, missions: Tensor) -> Tensor:
+        """Read missions [M, L], word ids: the last state of the GRU [M, size]."""
         texts = missions.long()
         lengths = (texts > 0).sum(dim=1)
         read, _ = self.reader(self.words(texts[:, : max(1, int(lengths.max()))]))
-        last = read[torch.arange(len(texts), device=texts.device), (lengths - 1).clamp(min=0)]
-        questions = self.questions(last).view(len(texts), self.heads, -1)  # [M, heads, E]
+        last = (lengths - 1).clamp(min=0)
+        return cast(Tensor, read[torch.arange(len(texts), device=texts.device), last])
+
+    def compare(self, read: Tensor, cells: Tensor) -> Tensor:
+        """Compare missions that were read [M, size] with embedded kinds of cells [K, E].
+
+        Returns:
+            [M, K, C].
+        """
+        questions = self.questions(read).view(len(read), self.heads, -1)  # [M, heads, E]
         answers = torch.einsum("mhe,ke->mkh", questions, cells) / cells.shape[1] ** 0.5
-        return cast(Tensor, self.match(answers.tanh()) + self.shift(last).unsqueeze(1))
+        return cast(Tensor, self.match(answers.tanh()) + self.shift(read).unsqueeze(1))
 
 
 def _embedding_of(space: spaces.Space[Any] | None, size: int) -> nn.Embedding | None:

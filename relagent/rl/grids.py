@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from relagent.rl.distinct import distinct_rows
+from relagent.rl.distinct import RowMemo, RowNumbers, distinct_numbers, distinct_rows
 
 
 class GridIndex(NamedTuple):
@@ -36,11 +36,8 @@ class GridIndex(NamedTuple):
         cells = image.flatten(1, 2).long()
         _, colours, states = codes
         number = (cells[..., 0] * colours + cells[..., 1]) * states + cells[..., 2]  # [U, P]
-        there = torch.zeros(math.prod(codes), dtype=torch.bool, device=cells.device)
-        there[number] = True
-        numbers = there.nonzero().squeeze(1)
+        numbers, kind = distinct_numbers(number, math.prod(codes))
         kinds = [numbers // (colours * states), numbers // states % colours, numbers % states]
-        kind = (there.cumsum(0) - 1)[number]
         if mission is None:
             return cls(torch.stack(kinds, dim=1), kind, None, None)
         rows, reads = distinct_rows(mission)
@@ -50,7 +47,7 @@ class GridIndex(NamedTuple):
         """Return the index of the given grids [U']; missions that none of them has are left out."""
         if self.mission is None or self.missions is None:
             return self._replace(kind=self.kind[grids])
-        used, mission = torch.unique(self.mission[grids], return_inverse=True)
+        used, mission = distinct_numbers(self.mission[grids], len(self.missions))
         return self._replace(kind=self.kind[grids], missions=self.missions[used], mission=mission)
 
 
@@ -62,30 +59,23 @@ class KnownGrids:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
+        self._grids = RowNumbers()
         self._rows: list[tuple[Tensor, Tensor | None]] = []  # image and mission, by number
         self._encoded = 0  # chunks of rows
         self._index: GridIndex | None = None
         self._features: Tensor | None = None
+        self.missions = RowMemo()
+        """What missions were read as; without gradient, under constant weights."""
 
     def number(self, observations: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return observations [N, ...] with their numbers."""
         image, mission = observations["image"], observations.get("mission")
-        keys = [row.tobytes() for row in image.numpy()]
-        if mission is not None:
-            words = mission.numpy()
-            keys = [key + row.tobytes() for key, row in zip(keys, words, strict=True)]
-        numbers, new = [], []
-        for n, key in enumerate(keys):
-            following = len(self._numbers)
-            number = self._numbers.setdefault(key, following)
-            if number == following:
-                new.append(n)
-            numbers.append(number)
+        parts = (image,) if mission is None else (image, mission)
+        numbers, new = self._grids.number(*parts)
         if new:
             self._rows.append((image[new], None if mission is None else mission[new]))
             self._index = None
-        return {**observations, "grid": torch.tensor(numbers)}
+        return {**observations, "grid": numbers}
 
     def index(self, codes: Sequence[int]) -> GridIndex:
         """Return the index of all grids, by number; see :meth:`GridIndex.of`."""

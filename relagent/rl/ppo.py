@@ -34,6 +34,7 @@ from relagent.rl.checkpoint import (
 )
 from relagent.rl.exploring import ExploringStarts
 from relagent.rl.gradient import JointGradient
+from relagent.rl.loss import ppo_loss
 from relagent.rl.policy import (
     GruPolicy,
     LstmPolicy,
@@ -365,47 +366,20 @@ class MemoryPPO(OnPolicyAlgorithm):
     def _loss(
         self, batch: Minibatch, clip_range: float, clip_range_vf: float | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return PPO's loss of a minibatch, and what to log of it."""
+        """Replay a minibatch; see :func:`~relagent.rl.loss.ppo_loss`."""
         assert self.rollout is not None
         with self.policy.telling_apart(self.rollout.recall):
-            values, log_prob, entropy = self.policy.evaluate_actions(
+            evaluated = self.policy.evaluate_actions(
                 batch.observations, batch.actions, batch.start_state, batch.episode_starts
             )
-        own = batch.own.to(values.dtype)
-        weight = own / own.sum().clamp(min=1)  # [T, B], adds up to 1
-
-        def mean(values: Tensor) -> Tensor:
-            return (values * weight).sum()
-
-        log_ratio = log_prob - batch.old_log_prob
-        ratio = log_ratio.exp()
-        policy_loss = -mean(
-            torch.min(
-                batch.advantages * ratio,
-                batch.advantages * ratio.clamp(1 - clip_range, 1 + clip_range),
-            )
+        return ppo_loss(
+            batch,
+            *evaluated,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
         )
-
-        if clip_range_vf is not None:
-            change = (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-            values = batch.old_values + change
-        value_loss = mean((values - batch.returns).square())
-
-        # Without a closed form the entropy is estimated from the actions taken.
-        entropy_loss = mean(log_prob) if entropy is None else -mean(entropy)
-
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
-        with torch.no_grad():
-            statistics = {
-                "loss": loss.detach(),
-                "policy_gradient_loss": policy_loss.detach(),
-                "value_loss": value_loss.detach(),
-                "entropy_loss": entropy_loss.detach(),
-                # An estimate that is never negative (Schulman 2020, "Approximating KL divergence").
-                "approx_kl": mean(ratio - 1 - log_ratio),
-                "clip_fraction": mean(((ratio - 1).abs() > clip_range).to(ratio.dtype)),
-            }
-        return loss, statistics
 
     def learn(
         self,

@@ -22,12 +22,13 @@ from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoar
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 from torch.utils.tensorboard import SummaryWriter
 
-from relagent.envs import backend_of, make_vec_env
+from relagent.envs import ShortSightedVecEnv, backend_of, make_vec_env
 from relagent.memories import MEMORIES, make_memory
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.relevancy import RelevancyMemory
 from relagent.rl.callbacks import AttentionCallback, CheckpointCallback, ProgressCallback
 from relagent.rl.checkpoint import model_state, restore_model
+from relagent.rl.encoder import is_grid_space
 from relagent.rl.ppo import MemoryPPO
 from relagent.rl.worlds import ReplayableVecEnv
 from relagent.runs.config import Config, ConfigError, option, to_json
@@ -75,6 +76,9 @@ class TrainConfig(Config):
     exploring_starts: int = option(
         64, "Open every second training episode with up to this many random actions."
     )
+    short_sight: float = option(
+        0.5, "Share of the training episodes in which a grid's view reaches less far."
+    )
     parts: tuple[str, ...] | None = option(
         None,
         "Parts of a grid observation: image, direction, previous_action, mission; none takes all, "
@@ -109,7 +113,7 @@ class TrainConfig(Config):
         for name in ("learning_rate", "clip_range", "max_grad_norm", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise ConfigError(name, getattr(self, name), "it must be more than 0")
-        for name in ("gamma", "gae_lambda"):
+        for name in ("gamma", "gae_lambda", "short_sight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(name, getattr(self, name), "it must be between 0 and 1")
         # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
@@ -196,15 +200,16 @@ _MAY_CHANGE = ("steps", "device", "threads")
 def make_model(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
     """Return an untrained model with these settings, and the worlds that it acts in."""
     torch.set_num_threads(config.threads)
-    worlds = ReplayableVecEnv(
-        make_vec_env(
-            config.env,
-            config.n_envs,
-            config.seed,
-            backend=config.backend,  # type: ignore[arg-type]  # checked by the option's choices
-            parts=config.parts,
-        )
+    venv = make_vec_env(
+        config.env,
+        config.n_envs,
+        config.seed,
+        backend=config.backend,  # type: ignore[arg-type]  # checked by the option's choices
+        parts=config.parts,
     )
+    if config.short_sight and is_grid_space(venv.observation_space):
+        venv = ShortSightedVecEnv(venv, config.short_sight, config.seed)
+    worlds = ReplayableVecEnv(venv)
     rate: Any = config.learning_rate
     if config.learning_rate_end is not None:
         rate = LinearSchedule(config.learning_rate, config.learning_rate_end, 1.0)

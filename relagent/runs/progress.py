@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -51,17 +50,20 @@ class TrainingProgress:
         self.task = self.bar.add_task("", total=total, completed=done, figures="")
         self.begun = self.spoken = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Show it; ``with`` does so too."""
         self.bar.start()
+
+    def stop(self) -> None:
+        """Leave it as it is."""
+        self.bar.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def update(self, done: int, figures: str | None = None) -> None:
         """Say how much is done and, where there are new ones, the figures."""

@@ -145,12 +145,16 @@ def check_settings(
 ) -> None:
     """Compare settings that a run or a result was made with to those that are asked for.
 
+    A setting that did not exist yet when it was made differs, too: nobody knows what it would be.
+
     Raises:
         TaskConflictError: they differ in what may not differ.
     """
-    for name, value in known.items():
-        if name not in may_differ and value != wanted.get(name):
-            raise TaskConflictError(
-                f"{path} was made with {name} {value!r}, now it is {wanted.get(name)!r}: ask for "
-                "the same, or choose another --root and --results"
-            )
+    for name in [*known, *(name for name in wanted if name not in known)]:
+        if name in may_differ or (name in known and known[name] == wanted.get(name)):
+            continue
+        made = f"{name} {known[name]!r}" if name in known else f"no setting {name}"
+        raise TaskConflictError(
+            f"{path} was made with {made}, now it is {wanted.get(name)!r}: ask for the same, or "
+            "choose another --root and --results"
+        )

@@ -366,3 +366,13 @@ def test_a_promise_of_constant_weights_changes_nothing(name: str, n: int) -> Non
         for parameter in memories[0].parameters():
             parameter.mul_(1.5)
     assert not torch.equal(step(memories[0]), expected[0])  # the promise has ended
+
+
+def test_kernels_stay_off_until_the_last_has_switched_them_on_again() -> None:
+    first, second = kernels.disable(), kernels.disable()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not kernels.enabled()
+    second.__exit__(None, None, None)
+    assert kernels.enabled()

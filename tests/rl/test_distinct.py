@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relagent.rl import distinct
-from relagent.rl.distinct import distinct_rows
+from relagent.rl.distinct import RowMemo, RowNumbers, distinct_numbers, distinct_rows
 
 
 @st.composite
@@ -55,3 +55,40 @@ def test_the_hash_alone_tells_single_cells_apart() -> None:
         exact = torch.unique
         patch.setattr(torch, "unique", lambda *a, **k: exact(*a, **k) if "dim" not in k else None)
         assert_exact(rows)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(10, 12))
+def test_distinct_numbers_are_torchs_unique_ones(numbers: list[int], below: int) -> None:
+    table = torch.tensor(numbers).view(-1, 1).expand(-1, 2)
+    for found, right in zip(
+        distinct_numbers(table, below), torch.unique(table, return_inverse=True), strict=True
+    ):
+        assert torch.equal(found, right)
+
+
+BATCHES = st.lists(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=2), min_size=1))
+
+
+@given(BATCHES)
+def test_rows_are_numbered_as_they_come(batches: list[list[list[int]]]) -> None:
+    numbers, seen = RowNumbers(), []
+    for batch in batches:
+        rows = torch.tensor(batch, dtype=torch.uint8)
+        found, new = numbers.number(rows[:, :1], rows[:, 1:].long())
+        seen += [batch[n] for n in new]
+        assert [seen[number] for number in found.tolist()] == batch
+    assert len({tuple(row) for row in seen}) == len(seen)
+
+
+@given(BATCHES)
+def test_a_row_is_computed_once_over_all_batches(batches: list[list[list[int]]]) -> None:
+    memo, computed = RowMemo(), []
+    for batch in batches:
+        rows = torch.tensor(batch, dtype=torch.uint8)
+
+        def compute(new: Tensor) -> Tensor:
+            computed.extend(map(tuple, new.tolist()))
+            return new.double() * 10
+
+        assert torch.equal(memo.get(rows, compute), rows.double() * 10)
+    assert sorted(computed) == sorted({tuple(row) for batch in batches for row in batch})

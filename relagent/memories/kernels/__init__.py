@@ -27,7 +27,8 @@ _modules: dict[str, str] = {
 
 _registered: dict[tuple[str, str], Kernel] = {}
 _layouts: ContextVar[dict[Any, Any] | None] = ContextVar("layouts", default=None)
-_enabled = os.environ.get("RELAGENT_KERNELS", "1") != "0"
+_disabled = int(os.environ.get("RELAGENT_KERNELS", "1") == "0")
+"""How many have switched kernels off; they come and go in any order."""
 
 
 def register(memory_name: str, device_type: str, kernel: Kernel) -> None:
@@ -37,7 +38,7 @@ def register(memory_name: str, device_type: str, kernel: Kernel) -> None:
 
 def select(memory: type, x: Tensor) -> Kernel | None:
     """Return the kernel for this exact class on the input's device, or ``None``."""
-    if not _enabled:
+    if _disabled:
         return None
     device = x.device.type
     if device in _modules:
@@ -49,18 +50,18 @@ def select(memory: type, x: Tensor) -> Kernel | None:
 
 def enabled() -> bool:
     """Whether kernels may be used here and now."""
-    return _enabled
+    return not _disabled
 
 
 @contextmanager
 def disable() -> Iterator[None]:
     """Run the pure definitions inside the ``with`` block, whatever kernels there are."""
-    global _enabled
-    before, _enabled = _enabled, False
+    global _disabled
+    _disabled += 1
     try:
         yield
     finally:
-        _enabled = before
+        _disabled -= 1
 
 
 @contextmanager

@@ -73,6 +73,11 @@ DEVIATIONS = """\
 """
 
 
+OUT_OF_MEMORY_T = 2000
+FAR = 5
+"""A fit says nothing beyond so many times the longest T that was measured."""
+
+
 def page(view: View, peaks: Peaks | None) -> str:
     """The README.md of a report.
 
@@ -96,13 +101,15 @@ def page(view: View, peaks: Peaks | None) -> str:
 
 
 def _opening(view: View) -> str:
+    name, budgets = _budgets(view)
+    budget = f" --{name} {max(budgets)}" if max(budgets) != GRIDS[view.study].budget else ""
     return f"""\
 {WHAT[view.study]}
 
 {len(view.results)} runs so far. Made by
 
 ```sh
-python -m relagent.study {view.study}   # trains what is not there yet
+python -m relagent.study {view.study}{budget}   # trains what is not there yet
 python -m relagent.study report --results results/{view.study}   # makes this page
 ```
 
@@ -121,11 +128,15 @@ def _results(view: View) -> str:
             every=config["evaluate_every"], sequences=sequences, symbols=10 * sequences
         )
     seeds = listed(str(run.seed) for run in view.results)
+    name, numbers = _budgets(view)
+    budgets = " / ".join(f"{number:,}" for number in numbers)
     return f"""\
 ## Results
 
 {markdown(*main_table(view))}
-{scored} Seeds: {seeds}. Budgets: {_budgets(view)}.
+{scored}
+
+Seeds: {seeds}. Budgets: {budgets} {name} (planned: {GRIDS[view.study].budget:,}).
 
 {PAPER[view.study]}
 
@@ -136,10 +147,10 @@ def _results(view: View) -> str:
 {curves}"""
 
 
-def _budgets(view: View) -> str:
+def _budgets(view: View) -> tuple[str, list[int]]:
+    """The setting that says how long to train, and its values."""
     name = "epochs" if "epochs" in view.results[0].config else "updates"
-    budgets = sorted({run.config[name] for run in view.results})
-    return f"{' / '.join(f'{n:,}' for n in budgets)} {name} (planned: {GRIDS[view.study].budget:,})"
+    return name, sorted({int(run.config[name]) for run in view.results})
 
 
 def _transfer(view: View) -> str:
@@ -160,20 +171,7 @@ def _peaks(peaks: Peaks) -> str:
         [title(point.memory), f"{point.T:,}", f"{point.definition:,.0f}", f"{point.kernel:,.0f}"]
         for point in peaks.points
     ]
-    fits = []
-    for memory in peaks.memories():
-        found = peaks.fit(memory)
-        if found is None:
-            continue
-        a, b, c = found
-        crossing = peaks.crossing(memory)
-        where = (
-            f"passes {LIMIT / 1000:.0f} GB at T = {crossing:,.0f}" if crossing else "stays below"
-        )
-        fits.append(
-            f"- {title(memory)}: {a:.1f} {_signed(b)} T {_signed(c)} T² MB, which {where} "
-            "(extrapolated)."
-        )
+    fits = [_fit(peaks, memory) for memory in peaks.memories()]
     machine = peaks.machine
     return f"""\
 ## Peak memory
@@ -185,16 +183,29 @@ differentiation keeps, as the authors' code computes. *Kernel*: the fused one, w
 here.
 
 {markdown(["memory", "T", "definition", "kernel"], rows)}
-Least squares of the definition:
+Least squares of the definition, and what they extrapolate to:
 
-{chr(10).join(fits)}
-
+{"".join(fits)}
 The paper reports MemRNN out of memory at T = 2,000, on graphics cards that it does not name.
 Measured on: {machine.get("processor")}, {machine.get("cores")} cores."""
 
 
-def _signed(value: float) -> str:
-    return f"{'+' if value >= 0 else '−'} {abs(value):.3g}"
+def _fit(peaks: Peaks, memory: str) -> str:
+    """One line of the list of fits; nothing where there are too few points."""
+    found = peaks.fit(memory)
+    if found is None:
+        return ""
+    a, b, c = (f"{'−' if value < 0 else '+'} {abs(value):.3g}" for value in found)
+    points = [point for point in peaks.points if point.memory == memory]
+    error = max(abs(peaks.at(memory, point.T) - point.definition) for point in points)
+    line = (
+        f"- {title(memory)}: {a.removeprefix('+ ')} {b} T {c} T² MB (at most {error:,.0f} MB off); "
+    )
+    line += f"{peaks.at(memory, OUT_OF_MEMORY_T) / 1000:.1f} GB at T = {OUT_OF_MEMORY_T:,}"
+    crossing = peaks.crossing(memory)
+    if crossing is not None and crossing < FAR * max(point.T for point in points):
+        line += f"; {LIMIT / 1000:.0f} GB are passed at T = {crossing:,.0f}"
+    return line + ".\n"
 
 
 def _about_runs() -> str:

@@ -58,6 +58,11 @@ class Peaks:
         c, b, a = np.polyfit([p.T for p in points], [p.definition for p in points], 2)
         return float(a), float(b), float(c)
 
+    def at(self, memory: str, T: float) -> float:
+        """MB of the definition at any T, by the fit."""
+        a, b, c = self.fit(memory) or (0.0, 0.0, 0.0)
+        return a + b * T + c * T * T
+
     def crossing(self, memory: str, limit: float = LIMIT) -> float | None:
         """The T at which the definition's fit passes a limit in MB; None where it never does."""
         found = self.fit(memory)

@@ -92,16 +92,15 @@ class TransferTask(Task):
         if not self.result.exists():
             return False
         result = read_result(self.result)
-        self._check(self.result, {**result.config, **result.evaluation})
+        wanted = to_json(self.config) | self.evaluation
+        check_settings(self.result, {**result.config, **result.evaluation}, wanted, _ANYWHERE)
         return True
 
     def check_run(self) -> None:
         """See :meth:`Task.check_run`."""
         if (self.run / "config.json").is_file():
-            self._check(self.run, to_json(RunDirectory.open(self.run).read_config(TrainConfig)))
-
-    def _check(self, path: Path, known: dict[str, Any]) -> None:
-        check_settings(path, known, to_json(self.config) | self.evaluation, _ANYWHERE)
+            known = to_json(RunDirectory.open(self.run).read_config(TrainConfig))
+            check_settings(self.run, known, to_json(self.config), _ANYWHERE)
 
     def do(self, stop: Callable[[], bool]) -> bool:
         """See :meth:`Task.do`."""

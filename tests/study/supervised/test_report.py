@@ -52,7 +52,7 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
     for part in (
         "# Copy\n",
         "4 runs so far",
-        "python -m relagent.study copy ",
+        "python -m relagent.study copy   # trains",
         "every 100 updates, 100 fresh\nsequences, 1,000 symbols",
         "Seeds: 0 / 1.",
         "Table 5 of the appendix of Kerg et al.",
@@ -60,7 +60,7 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
         "| T = 100 | RelRNN | 0 | 16,900 | 16,900 | 10.0 | 28.2 | 480 | 1,234 |",
         "| T = 500 | LSTM | 0 | – | 30,000 | 10.0 | 50.0 | 480 | 1,234 |",
         "| RelRNN | 128 | adam | 0.0002 | – | tanh | 10 | 10 | sum |",
-        "passes 16 GB at T = 1,265",
+        "40.0 GB at T = 2,000; 16 GB are passed at T = 1,265.",
         "- T = 2,000: RelRNN, RelLSTM.",
         "A fine one, 2 cores, 8 GiB",
         "0.67 h of training",

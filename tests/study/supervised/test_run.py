@@ -6,16 +6,16 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relagent.runs.directory import RunDirectory, RunInUseError
+from relagent.study.cluster import do_remotely
 from relagent.study.supervised import run
 from relagent.study.supervised.result import read_result
 from relagent.study.supervised.task import SupervisedTask
-from relagent.study.task import TaskConflictError
+from relagent.study.task import TaskConflictError, task_to_json
 from relagent.tasks.train import resume, train
 
 from .conftest import DELAYS, MakeTask
@@ -204,7 +204,7 @@ def test_scores_are_made_again_for_other_weights(make_task: MakeTask) -> None:
     assert read_result(more.result).transfer != first
 
 
-def test_how_far_it_is(make_task: MakeTask, tmp_path: Path) -> None:
+def test_how_far_it_is(make_task: MakeTask) -> None:
     task = make_task()
     assert (task.total, task.unit, task.figure) == (12, "updates", "accuracy")
     assert task.read_figure({"step": 5, "validation/accuracy": 0.5}) == 0.5
@@ -212,3 +212,15 @@ def test_how_far_it_is(make_task: MakeTask, tmp_path: Path) -> None:
     assert task.scores == [task.run / "transfer" / f"T{T}.json" for T in DELAYS]
     assert task.trained(12)
     assert not task.trained(11)
+
+
+def test_another_machine_sends_the_result_back(make_task: MakeTask) -> None:
+    whole, task = make_task(folder="whole"), make_task()
+    assert whole.do(never)
+    files = do_remotely(task_to_json(task))
+    assert files is not None
+    assert list(files) == [f"runs/{task.name}.json"]
+    assert not task.results.exists()
+    task.result.parent.mkdir(parents=True)
+    task.result.write_bytes(files[f"runs/{task.name}.json"])
+    assert outcome(task) == outcome(whole)

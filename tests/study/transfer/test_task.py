@@ -75,3 +75,15 @@ def test_pairs_by_name() -> None:
     assert pair_named("DoorKey").train_id == "MiniGrid-DoorKey-5x5-v0"
     with pytest.raises(TaskError, match="no pair 'lava': choose among redbluedoors, "):
         pair_named("lava")
+
+
+def test_what_was_made_before_a_setting_existed_is_not_taken(
+    done: TransferTask, tmp_path: Path
+) -> None:
+    older = replace(done, results=tmp_path)
+    data = json.loads(done.result.read_bytes())
+    del data["config"]["short_sight"]
+    older.result.parent.mkdir(parents=True)
+    older.result.write_text(json.dumps(data))
+    with pytest.raises(TaskConflictError, match="made with no setting short_sight, now it is"):
+        older.finished()
