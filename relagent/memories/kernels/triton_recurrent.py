@@ -24,12 +24,12 @@ from relagent.memories.kernels.triton_attention import (
     attend_backward,
     context,
     earn,
-    screen,
     weigh,
     weigh_backward,
 )
 from relagent.memories.kernels.triton_cells import lstm, lstm_backward, rnn, rnn_backward
 from relagent.memories.kernels.triton_parts import add_product, entry, load, store
+from relagent.memories.kernels.triton_screening import screen
 
 PLAIN = tl.constexpr(records.PLAIN)
 RELEVANCY = tl.constexpr(records.RELEVANCY)
