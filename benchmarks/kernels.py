@@ -1,14 +1,16 @@
-"""Each CPU kernel against ``nn.LSTM`` of the same size, and against its own definition.
+"""Each kernel against ``nn.LSTM`` of the same size, and against its own definition.
 
     python benchmarks/kernels.py
+    python benchmarks/kernels.py --device cuda
 
 Forward + backward over a whole sequence, and one acting step, in float32. All candidates of a table
 take turns within every round, so that whatever else the machine does hits them alike; medians are
 printed with their ratio to ``nn.LSTM``. Wall time counts what a user waits; CPU time (of all
 threads) says more on a machine that others use too.
 
-``nn.LSTM`` runs in a process of its own, with OpenMP as torch sets it up by default: relagent's
-setting (threads sleep while they wait) slows its many small parallel steps.
+On the CPU, ``nn.LSTM`` runs in a process of its own, with OpenMP as torch sets it up by default:
+relagent's setting (threads sleep while they wait) slows its many small parallel steps. On a GPU it
+is cuDNN's; nothing is rounded to TF32, and the clock stops when the GPU has finished.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from relagent.memories import AnyState, Memory, kernels, make_memory
+from relagent.memories import AnyState, Memory, RelLSTM, kernels, make_memory
 
 KAPPA = {"nu": 5, "rho": 5}
 MEMORIES: dict[str, dict[str, Any]] = {
@@ -51,6 +53,10 @@ class Times(NamedTuple):
 
     wall: float
     cpu: float
+
+
+Measure = Callable[[int], Times]
+"""Makes so many calls and says what one took."""
 
 
 def train(memory: Memory[Any], x: Tensor, state: AnyState) -> None:
@@ -84,12 +90,11 @@ class Peer:
         return Times(wall, cpu)
 
 
-def serve_peer(n: int, steps: int, rows: int, training: bool, threads: int) -> None:
-    """Be the peer's process: one pass for every line that comes in."""
-    torch.set_num_threads(threads)
-    x = torch.randn(steps, rows, FEATURES, requires_grad=training)
-    lstm = nn.LSTM(FEATURES, n)
-    state = (torch.zeros(1, rows, n), torch.zeros(1, rows, n))
+def peer_call(n: int, steps: int, rows: int, training: bool, device: str) -> Call:
+    """Return one pass of nn.LSTM."""
+    x = torch.randn(steps, rows, FEATURES, requires_grad=training, device=device)
+    lstm = nn.LSTM(FEATURES, n, device=device)
+    state = (torch.zeros(1, rows, n, device=device), torch.zeros(1, rows, n, device=device))
 
     def call() -> None:
         with torch.set_grad_enabled(training):
@@ -97,14 +102,29 @@ def serve_peer(n: int, steps: int, rows: int, training: bool, threads: int) -> N
         if training:
             torch.autograd.backward(y.sum())
 
+    return call
+
+
+def serve_peer(n: int, steps: int, rows: int, training: bool, threads: int) -> None:
+    """Be the peer's process: one pass for every line that comes in."""
+    torch.set_num_threads(threads)
+    call = peer_call(n, steps, rows, training, "cpu")
     for line in sys.stdin:
         print(*timed(call, int(line)), flush=True)
 
 
+def finish() -> None:
+    """Wait for the GPU, if it is in use: it works on after a call has returned."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def timed(call: Call, repeats: int) -> Times:
+    finish()
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(repeats):
         call()
+    finish()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return Times(wall / repeats, cpu / repeats)
 
@@ -114,25 +134,25 @@ def by_definition(call: Call) -> None:
         call()
 
 
-def sequence_calls(n: int, steps: int, rows: int, definition: bool) -> dict[str, Call]:
+def sequence_calls(n: int, steps: int, rows: int, definition: bool, device: str) -> dict[str, Call]:
     """Return forward + backward of every kernel and, if asked, of its definition."""
-    x = torch.randn(steps, rows, FEATURES, requires_grad=True)
+    x = torch.randn(steps, rows, FEATURES, requires_grad=True, device=device)
     calls: dict[str, Call] = {}
     for name, options in MEMORIES.items():
-        memory = make_memory(name, FEATURES, n, **options)
+        memory = make_memory(name, FEATURES, n, **options).to(device)
         calls[name] = partial(train, memory, x, memory.initial_state(rows))
         if definition:
             calls[f"{name} (definition)"] = partial(by_definition, calls[name])
     return calls
 
 
-def step_calls(n: int, rows: int) -> dict[str, Call]:
+def step_calls(n: int, rows: int, device: str) -> dict[str, Call]:
     """Return one acting step, 20 steps into an episode."""
-    x = torch.randn(21, rows, FEATURES)
-    starts = torch.zeros(1, rows, dtype=torch.bool)
+    x = torch.randn(21, rows, FEATURES, device=device)
+    starts = torch.zeros(1, rows, dtype=torch.bool, device=device)
     calls: dict[str, Call] = {}
     for name, options in MEMORIES.items():
-        memory = make_memory(name, FEATURES, n, **options)
+        memory = make_memory(name, FEATURES, n, **options).to(device)
         with torch.no_grad():
             _, state = memory.unroll(x[1:], memory.initial_state(rows))
         calls[name] = partial(act, memory, x[:1], state, starts)
@@ -140,9 +160,9 @@ def step_calls(n: int, rows: int) -> dict[str, Call]:
     return calls
 
 
-def medians(peer: Peer, calls: dict[str, Call], rounds: int, repeats: int) -> dict[str, Times]:
+def medians(peer: Measure, calls: dict[str, Call], rounds: int, repeats: int) -> dict[str, Times]:
     """Time each call; in every round all of them take their turn."""
-    measures: dict[str, Callable[[int], Times]] = {
+    measures: dict[str, Measure] = {
         PEER: peer,
         **{name: partial(timed, call) for name, call in calls.items()},
     }
@@ -152,7 +172,8 @@ def medians(peer: Peer, calls: dict[str, Call], rounds: int, repeats: int) -> di
     for _ in range(rounds):
         for name, measure in measures.items():
             times[name].append(measure(repeats))
-    peer.process.kill()
+    if isinstance(peer, Peer):
+        peer.process.kill()
     return {
         name: Times(*(statistics.median(column) for column in zip(*rows, strict=True)))
         for name, rows in times.items()
@@ -171,8 +192,18 @@ def show(title: str, result: dict[str, Times]) -> None:
         print(line + (f"{found.cpu / slow.cpu:14.3f}" if slow else ""), flush=True)
 
 
+def obstacle(device: str) -> str | None:
+    """Return why nothing can be timed on that device, if so."""
+    if device == "cuda" and not torch.cuda.is_available():
+        return "torch finds no GPU here: run it on a machine with one, or without --device"
+    if kernels.select(RelLSTM, torch.zeros(1, device=device)) is None:
+        return f"there are no kernels for {device} here: install what compiles them (see README)"
+    return None
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the CPU kernels against nn.LSTM.")
+    parser = argparse.ArgumentParser(description="Time the kernels against nn.LSTM.")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peer", nargs=5, help=argparse.SUPPRESS)
@@ -181,17 +212,31 @@ def main() -> None:
         n, steps, rows, training, threads = options.peer
         serve_peer(int(n), int(steps), int(rows), training == "True", int(threads))
         return
+    device, gpu = options.device, options.device == "cuda"
+    problem = obstacle(device)
+    if problem:
+        print(f"{parser.prog}: {problem}", file=sys.stderr)
+        sys.exit(2)
     torch.set_num_threads(options.threads)
-    print(f"relagent {relagent.__version__}, torch {torch.__version__}, {options.threads} threads")
-    for n, steps, rows in ((64, 128, 64), (128, 128, 64), (64, 128, 4), (64, 250, 64)):
-        definition = rows == 4  # the definitions take long; MemLSTM's also much memory
-        calls = sequence_calls(n, steps, rows, definition)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    where = torch.cuda.get_device_name() if gpu else f"{options.threads} threads"
+    print(f"relagent {relagent.__version__}, torch {torch.__version__}, {where}")
+
+    def peer(n: int, steps: int, rows: int, training: bool) -> Measure:
+        if gpu:
+            return partial(timed, peer_call(n, steps, rows, training, device))
+        return Peer(n, steps, rows, training, options.threads)
+
+    sizes = [(64, 128, 64), (128, 128, 64), (64, 128, 4), (64, 250, 64)]
+    for n, steps, rows in [*sizes, (64, 128, 512)] if gpu else sizes:
+        # On a CPU the definitions take long; MemLSTM's also much memory.
+        definition = rows <= 64 if gpu else rows == 4
+        calls = sequence_calls(n, steps, rows, definition, device)
         title = f"forward + backward, n = {n}, T = {steps}, B = {rows}, ν = ρ = 5"
-        peer = Peer(n, steps, rows, True, options.threads)
-        show(title, medians(peer, calls, options.rounds, repeats=3))
-    peer = Peer(64, 1, 64, False, options.threads)
+        result = medians(peer(n, steps, rows, True), calls, options.rounds, repeats=3)
+        show(title, result)
     title = "one acting step, n = 64, B = 64, ν = ρ = 5"
-    show(title, medians(peer, step_calls(64, 64), 30, 10))
+    show(title, medians(peer(64, 1, 64, False), step_calls(64, 64, device), 30, 10))
 
 
 if __name__ == "__main__":

@@ -18,15 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from relagent.memories import AnyState, Memory, kernels, make_memory, map_state
+from relagent.memories import Memory, kernels, make_memory, map_state
 from relagent.memories.kernels import native
 from relagent.memories.kernels.native import jit
 from relagent.memories.kernels.product import PANEL, add_product
 from relagent.memories.kernels.transcendental import exp, sigmoid, tanh
-
-KERNELS = ["lstm", "rel", "mem", "rel-rnn", "mem-rnn"]
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
-DTYPES = list(TOLERANCE)
+from tests.memories.equality import DTYPES, KERNELS, assert_same, everything, memories, problem
 
 
 @pytest.fixture(autouse=True)
@@ -37,93 +34,6 @@ def two_threads_for_any_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-
-@st.composite
-def memories(draw: st.DrawFn, dtype: torch.dtype, names: list[str] = KERNELS) -> Memory[Any]:
-    """Any memory that has a kernel, of any option, with random parameters."""
-    name = draw(st.sampled_from(names))
-    options: dict[str, Any] = {}
-    if name != "lstm":
-        options["combine"] = draw(st.sampled_from(["sum", "mean"]))
-    if name.startswith("rel"):
-        options["nu"] = draw(st.integers(1, 5))
-        options["rho"] = draw(st.integers(0, 4))
-    if name.endswith("rnn"):
-        options["nonlinearity"] = draw(st.sampled_from(["tanh", "relu", "modrelu"]))
-    torch.manual_seed(draw(st.integers(0, 1000)))
-    width = draw(st.sampled_from([1, 5, 16, 33, 80]))
-    memory = make_memory(name, draw(st.integers(1, 5)), width, **options)
-    with torch.no_grad():
-        for parameter in memory.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-        if name.endswith("rnn"):  # ReLU networks that grow make no comparison
-            memory.cell.recurrent_weight.mul_(0.3)  # type: ignore[union-attr,operator]  # a cell
-    return memory.to(dtype)
-
-
-def problem(
-    memory: Memory[Any], steps: int, rows: int, before: int, chance: float
-) -> tuple[Tensor, AnyState, Tensor]:
-    """Random x, a state that ``before`` steps have filled, and random episode starts."""
-    dtype = next(memory.parameters()).dtype
-
-    def sequence(length: int) -> tuple[Tensor, Tensor]:
-        x = torch.randn(length, rows, memory.input_size, dtype=dtype)
-        return x, torch.rand(length, rows) < chance
-
-    state = memory.initial_state(rows)
-    if before:
-        x, starts = sequence(before)
-        with torch.no_grad(), kernels.disable():
-            _, state = memory.unroll(x, state, starts)
-    return (*sequence(steps)[:1], state, sequence(steps)[1])
-
-
-def occupied(state: AnyState) -> Tensor | None:
-    if hasattr(state, "occupied"):
-        return cast(Tensor, state.occupied)
-    return cast(Tensor, state.ages) >= 0 if hasattr(state, "ages") else None
-
-
-def everything(
-    memory: Memory[Any], x: Tensor, before: AnyState, starts: Tensor
-) -> dict[str, Tensor]:
-    """Outputs, final state, and the gradients of all that has one, by name."""
-    memory.zero_grad()
-    x = x.detach().clone().requires_grad_()
-    state: Any = map_state(
-        lambda t: t.detach().clone().requires_grad_(t.is_floating_point()), before
-    )
-    y, after = memory.unroll(x, state, starts)
-    found = {"y": y, **{f"after.{k}": v for k, v in zip(after._fields, after, strict=True)}}
-    generator = torch.Generator().manual_seed(0)
-    loss = torch.zeros((), dtype=x.dtype)
-    for name, value in found.items():
-        if not value.is_floating_point() or name == "after.scores":
-            continue
-        weight = torch.randn(value.shape, generator=generator, dtype=x.dtype)
-        if name == "after.states":  # an empty slot holds nothing that could have a gradient
-            weight = weight * cast(Tensor, occupied(after)).unsqueeze(2)
-        loss = loss + (value * weight).sum()
-    torch.autograd.backward(loss)
-    leaves = {"x": x, **dict(memory.named_parameters())}
-    leaves |= {f"before.{k}": v for k, v in zip(state._fields, state, strict=True)}
-    for name, leaf in leaves.items():
-        if leaf.is_floating_point() and name != "before.scores":
-            found[f"d {name}"] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-    return {name: value.detach() for name, value in found.items()}
-
-
-def assert_same(kernel: dict[str, Tensor], definition: dict[str, Tensor]) -> None:
-    for name, expected in definition.items():
-        found = kernel[name]
-        assert found.shape == expected.shape, name
-        if not expected.is_floating_point():
-            assert torch.equal(found, expected), name
-        elif expected.numel():
-            error = (found - expected).abs().max() / (1 + expected.abs().max())
-            assert error <= TOLERANCE[expected.dtype], f"{name}: {error}"
 
 
 def kernel_is_used(memory: Memory[Any], x: Tensor) -> bool:

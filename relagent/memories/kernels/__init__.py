@@ -19,7 +19,10 @@ from torch import Tensor
 Kernel = Callable[[Any, Tensor, Any, Tensor], tuple[Tensor, Any]]
 """(memory, x [T, B, F], state, episode_starts [T, B] bool) -> (y [T, B, H], state)."""
 
-_modules: dict[str, str] = {"cpu": "relagent.memories.kernels.cpu"}
+_modules: dict[str, str] = {
+    "cpu": "relagent.memories.kernels.cpu",
+    "cuda": "relagent.memories.kernels.cuda",
+}
 """Where the kernels of a kind of device are; imported, and so registered, when first needed."""
 
 _registered: dict[tuple[str, str], Kernel] = {}

@@ -23,6 +23,8 @@ from numba import types
 from numba.core import event
 from numba.extending import intrinsic
 
+from relagent.memories.kernels.records import Carried, Scratch, Trail, Weights
+
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _njit: Any = numba.njit  # its types change from version to version
 
@@ -85,6 +87,33 @@ borrowed: Any = intrinsic(_borrowed)
 """Return an array without its reference count, for as long as a caller holds the original.
 
 Otherwise every slice of it costs two atomic operations, as much as the arithmetic on a row."""
+
+
+@jit
+def borrowed_all(
+    weights: Weights, before: Carried, trail: Trail, scratch: Scratch
+) -> tuple[Weights, Carried, Trail, Scratch]:
+    """See :data:`borrowed`."""
+    return (
+        Weights(
+            borrowed(weights.input), borrowed(weights.recurrent), borrowed(weights.key),
+            borrowed(weights.bias), borrowed(weights.energy), borrowed(weights.threshold),
+        ),
+        Carried(
+            borrowed(before.s), borrowed(before.c), borrowed(before.states),
+            borrowed(before.scores), borrowed(before.ages),
+        ),
+        Trail(
+            borrowed(trail.s), borrowed(trail.gates), borrowed(trail.cells),
+            borrowed(trail.history), borrowed(trail.keys), borrowed(trail.places),
+            borrowed(trail.first), borrowed(trail.log_total),
+        ),
+        Scratch(
+            borrowed(scratch.tanhs), borrowed(scratch.alphas), borrowed(scratch.places),
+            borrowed(scratch.d_h), borrowed(scratch.context), borrowed(scratch.cell),
+            borrowed(scratch.d_query),
+        ),
+    )  # fmt: skip
 
 
 def _wide_vectors(context: Any) -> Any:

@@ -1,15 +1,13 @@
 """What the recurrent kernels are given and what they write, as tuples of arrays.
 
-Arrays are time-major and named as in the definitions. n is a multiple of
-:data:`~relagent.memories.kernels.product.PANEL`; gates have G·n columns (G = 4 for the LSTM: i, f,
-g, o; 1 for the RNN), and W_a's query stands right of them, since both read s_{t-1}.
+Arrays are time-major and named as in the definitions; a backend says how wide n has to be. Gates
+have G·n columns (G = 4 for the LSTM: i, f, g, o; 1 for the RNN), and W_a's query stands right of
+them, since both read s_{t-1}.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
-
-from relagent.memories.kernels.native import borrowed, jit
 
 PLAIN, RELEVANCY, FULL = 0, 1, 2
 """What is remembered."""
@@ -135,30 +133,3 @@ class Gradients(NamedTuple):
     """[B, n] of v_a, row by row: zeros, is added to."""
     threshold: Any
     """[B, n] of modReLU's bias, row by row: zeros, is added to."""
-
-
-@jit
-def borrowed_all(
-    weights: Weights, before: Carried, trail: Trail, scratch: Scratch
-) -> tuple[Weights, Carried, Trail, Scratch]:
-    """See :func:`~relagent.memories.kernels.native.borrowed`."""
-    return (
-        Weights(
-            borrowed(weights.input), borrowed(weights.recurrent), borrowed(weights.key),
-            borrowed(weights.bias), borrowed(weights.energy), borrowed(weights.threshold),
-        ),
-        Carried(
-            borrowed(before.s), borrowed(before.c), borrowed(before.states),
-            borrowed(before.scores), borrowed(before.ages),
-        ),
-        Trail(
-            borrowed(trail.s), borrowed(trail.gates), borrowed(trail.cells),
-            borrowed(trail.history), borrowed(trail.keys), borrowed(trail.places),
-            borrowed(trail.first), borrowed(trail.log_total),
-        ),
-        Scratch(
-            borrowed(scratch.tanhs), borrowed(scratch.alphas), borrowed(scratch.places),
-            borrowed(scratch.d_h), borrowed(scratch.context), borrowed(scratch.cell),
-            borrowed(scratch.d_query),
-        ),
-    )  # fmt: skip

@@ -11,7 +11,14 @@ import numpy as np
 
 from relagent.memories.kernels.attention import add_scaled, attend, attend_backward, copy, fill
 from relagent.memories.kernels.cells import lstm, lstm_backward, rnn, rnn_backward
-from relagent.memories.kernels.native import VERSION, borrowed, entry, jit, wide_vectors
+from relagent.memories.kernels.native import (
+    VERSION,
+    borrowed,
+    borrowed_all,
+    entry,
+    jit,
+    wide_vectors,
+)
 from relagent.memories.kernels.product import add_product
 from relagent.memories.kernels.records import (
     FULL,
@@ -25,7 +32,6 @@ from relagent.memories.kernels.records import (
     Scratch,
     Trail,
     Weights,
-    borrowed_all,
 )
 
 TOGETHER = (16, 16, 4)

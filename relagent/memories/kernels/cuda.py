@@ -1,0 +1,218 @@
+"""Fused LSTM, RelLSTM, MemLSTM, RelRNN and MemRNN on a GPU: the loops are written in Triton.
+
+Importing this module registers the kernels (and loads Triton); it raises ``ImportError`` where
+Triton cannot work.
+
+What runs where: on a CPU, the loops that numba compiles; on an NVIDIA GPU (torch's device type
+``cuda``), these, in float32 and float64; the definition, step by step, where a device's compiler is
+missing, for other numbers, under autocast, and for all other memories. A kernel is compiled when
+it is first needed, for each width, number of slots and kind of cell, and Triton keeps it on disk.
+
+On any machine the tests hold these kernels against the definition in Triton's interpreter, and
+compile them for GPUs. On a GPU itself they have been neither run nor timed yet; where there is one,
+the tests and ``benchmarks/kernels.py --device cuda`` do both.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from relagent.memories.kernels import triton_recurrent
+from relagent.memories.kernels.records import (
+    FULL,
+    PLAIN,
+    RELEVANCY,
+    Carried,
+    Gradients,
+    HandedOn,
+    Plan,
+    Trail,
+)
+from relagent.memories.kernels.sequence import Parameters
+from relagent.memories.kernels.triton_parts import fill
+from relagent.memories.kernels.triton_recurrent import Given, Matrices, Scratch
+from relagent.memories.kernels.unroll import ALL, register_all
+
+ROWS = 16
+"""Rows of a program: a tile of a matrix product has as many."""
+COLUMNS = 32
+"""Columns that are worked on at a time, if there are as many."""
+SLOTS = 4
+"""Remembered states that are looked at together, if there are as many."""
+DEPTH = 32
+"""Terms of a matrix product that are in shared memory together, if there are as many."""
+
+
+def constants(plan: Plan, n: int, incoming: int) -> dict[str, Any]:
+    """Return what a kernel is compiled for."""
+    kappa = incoming if plan.remember == RELEVANCY else 1
+    slots = SLOTS if plan.remember == FULL else min(SLOTS, triton.next_power_of_2(kappa))
+    return {
+        "REMEMBER": plan.remember,
+        "CELL": plan.cell,
+        "HALVE": plan.halve,
+        "RHO": plan.rho,
+        "KAPPA": kappa,
+        "N": n,
+        "ROWS": ROWS,
+        "C": min(COLUMNS, n),
+        "S": slots,
+        "D": min(DEPTH, n),
+    }
+
+
+OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
+"""One stage: nothing is loaded before what stands above it in the program has been done."""
+
+
+def _launch(kernel: Any, plan: Plan, y: Tensor, incoming: int, *arguments: Any) -> None:
+    """Run a kernel on enough programs for y [T, B, n], with the sizes behind its arguments."""
+    T, B, n = y.shape
+    width = incoming if plan.remember == RELEVANCY else incoming + T
+    with torch.cuda.device(y.device) if y.is_cuda else nullcontext():
+        kernel[(triton.cdiv(B, ROWS),)](
+            *arguments, T, B, incoming, width, **constants(plan, n, incoming), **OPTIONS
+        )
+
+
+def _places(starts: Tensor, before: Carried) -> Tensor:
+    """Return the place of each state that comes in, -1 where it is empty, [B, L] int32."""
+    places = torch.arange(before.ages.shape[1], dtype=torch.int32, device=before.ages.device)
+    return torch.where((before.ages >= 0) & ~starts[0][:, None], places, -1)
+
+
+def _hand_on(before: Carried, after: HandedOn, trail: Trail) -> None:
+    """Write what is remembered at the end (RELEVANCY), by the places of the last step."""
+    steps = len(trail.places)
+    places = trail.places[-1].long()
+    occupied, at = places >= 0, places.clamp(min=0)
+    made = torch.arange(steps - 1, -1, -1, device=places.device).expand(len(places), steps)
+    ages = torch.cat([before.ages + steps, made], dim=1)
+    after.ages.copy_(torch.where(occupied, ages.gather(1, at), -1))
+    states = trail.history.gather(1, at.unsqueeze(2).expand_as(after.states))
+    after.states.copy_(torch.where(occupied.unsqueeze(2), states, 0))
+
+
+class Triton:
+    """The :class:`~relagent.memories.kernels.sequence.Backend` of loops written in Triton."""
+
+    def width(self, n: int) -> int:
+        """See :class:`Backend`: blocks of columns are powers of 2."""
+        return max(16, triton.next_power_of_2(n)) if n <= COLUMNS else n + -n % COLUMNS
+
+    def forward(
+        self,
+        plan: Plan,
+        parameters: Parameters,
+        x: Tensor,
+        starts: Tensor,
+        before: Carried,
+        after: HandedOn,
+        trail: Trail,
+        y: Tensor,
+    ) -> None:
+        """See :class:`Backend`."""
+        T, B, _ = y.shape
+        incoming, gates = before.states.shape[1], len(parameters.bias)
+        carried = _places(starts, before)
+        occupied = carried >= 0
+        first = carried.new_zeros(0)
+        scores = after.scores
+        if plan.remember != PLAIN:
+            states = torch.where(occupied.unsqueeze(2), before.states, 0)
+            trail.history[:, :incoming] = states
+            trail.keys[:, :incoming] = states @ parameters.key.t()
+            scores[:, :incoming] = torch.where(occupied, before.scores, 0)
+            scores[:, incoming:] = 0
+        if plan.remember == FULL:
+            places = torch.where(occupied, carried, incoming)
+            first = torch.nn.functional.pad(places, (0, 1), value=incoming).amin(dim=1)
+        trail.s[0] = torch.where(starts[0][:, None], 0, before.s)
+        inputs = trail.gates.view(T * B, -1)[:, :gates]
+        torch.addmm(parameters.bias, x.view(T * B, -1), parameters.input.t(), out=inputs)
+        joint = torch.cat([parameters.recurrent, parameters.query])
+        _launch(
+            triton_recurrent.forward,
+            plan,
+            y,
+            incoming,
+            Given(starts.view(torch.uint8), carried, first, before.c),
+            Matrices(
+                joint.t().contiguous(),
+                parameters.key.t().contiguous(),
+                parameters.energy,
+                parameters.threshold,
+            ),
+            scores,
+            torch.empty_like(scores),
+            trail,
+            y,
+        )
+        if plan.remember == RELEVANCY:
+            _hand_on(before, after, trail)
+
+    def backward(
+        self,
+        plan: Plan,
+        parameters: Parameters,
+        starts: Tensor,
+        before: Carried,
+        trail: Trail,
+        y: Tensor,
+        d_y: Tensor,
+        gradients: Gradients,
+    ) -> None:
+        """See :class:`Backend`."""
+        T, B, _ = y.shape
+        incoming = before.states.shape[1]
+        width = incoming if plan.remember == RELEVANCY else incoming + T
+        carried = _places(starts, before)
+        _launch(
+            triton_recurrent.backward,
+            plan,
+            y,
+            incoming,
+            Given(starts.view(torch.uint8), carried, carried.new_zeros(0), before.c),
+            Matrices(
+                torch.cat([parameters.recurrent, parameters.query]),
+                parameters.key.contiguous(),
+                parameters.energy,
+                parameters.threshold,
+            ),
+            Scratch(y.new_empty(B, width), y.new_empty(B, width)),
+            trail,
+            y,
+            d_y,
+            gradients,
+        )
+        torch.sum(trail.gates, dim=0, out=gradients.bias)
+
+
+def check() -> None:
+    """Raise ``ImportError`` where there is a GPU for which Triton cannot compile, or not at all.
+
+    It may be too old, or there is no C compiler, which Triton needs. AMD's GPUs bear the name of
+    ``cuda`` too; nobody has tried the kernels there.
+    """
+    if not torch.cuda.is_available():
+        return
+    if torch.version.hip is not None:
+        raise ImportError("these kernels are for NVIDIA's GPUs: the definition runs instead")
+    kernel: Any = fill
+    try:
+        ones = torch.zeros(16, device="cuda")
+        kernel[(1,)](ones, 1.0, 16)
+        works = bool((ones == 1).all())
+    except Exception as error:
+        raise ImportError(f"Triton does not work here: {error}") from error
+    if not works:
+        raise ImportError("Triton does not work here: it computes something else")
+
+
+check()
+register_all("cuda", Triton(), ALL)

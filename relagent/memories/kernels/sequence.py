@@ -1,0 +1,290 @@
+"""The recurrence over a whole sequence as one autograd function, whatever loops compute it.
+
+A backend runs the two loops, forward and backward, on one kind of device; here is what they share:
+what is kept for the gradient, the parameters' gradients, and widths that the loops do not take.
+Acting, which needs no gradient, calls the forward loop directly. A second derivative raises torch's
+error.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from relagent.memories.kernels.records import (
+    FULL,
+    PLAIN,
+    RELEVANCY,
+    Carried,
+    Gradients,
+    HandedOn,
+    Plan,
+    Trail,
+)
+
+
+class Parameters(NamedTuple):
+    """The parameters of a memory as its kernel takes them; those that it lacks are empty."""
+
+    input: Tensor
+    """[G·n, F] W."""
+    recurrent: Tensor
+    """[G·n, n] R."""
+    bias: Tensor
+    """[G·n]."""
+    query: Tensor
+    """[n, n] W_a."""
+    key: Tensor
+    """[n, n] U_a."""
+    energy: Tensor
+    """[n] v_a."""
+    threshold: Tensor
+    """[n] bias of modReLU."""
+
+
+class Backend(Protocol):
+    """The loops over time, for one kind of device. Tensors are contiguous and on that device."""
+
+    def width(self, n: int) -> int:
+        """Return the smallest number of units, at least n, that the loops can work with."""
+
+    def forward(
+        self,
+        plan: Plan,
+        parameters: Parameters,
+        x: Tensor,
+        starts: Tensor,
+        before: Carried,
+        after: HandedOn,
+        trail: Trail,
+        y: Tensor,
+    ) -> None:
+        """Read x [T, B, F] with episode ``starts`` [T, B]; write ``after``, ``trail``, y [T, B, n].
+
+        What is written is not initialised.
+        """
+
+    def backward(
+        self,
+        plan: Plan,
+        parameters: Parameters,
+        starts: Tensor,
+        before: Carried,
+        trail: Trail,
+        y: Tensor,
+        d_y: Tensor,
+        gradients: Gradients,
+    ) -> None:
+        """Write ``gradients``, and over ``trail.gates`` their gradient, from that of y."""
+
+
+class _Result(NamedTuple):
+    """What :func:`_forward` computes."""
+
+    y: Tensor
+    """[T, B, n]."""
+    after: HandedOn
+    trail: Trail
+
+
+def _forward(
+    backend: Backend, plan: Plan, x: Tensor, starts: Tensor, before: Carried, parameters: Parameters
+) -> _Result:
+    """Allocate, and run the loop."""
+    T, B, _ = x.shape
+    incoming, n = before.states.shape[1:]
+    looks = plan.remember != PLAIN
+    slots = incoming + T
+    int32 = torch.int32
+    trail = Trail(
+        s=x.new_empty(T, B, n),
+        gates=x.new_empty(T, B, len(parameters.bias) + len(parameters.query)),
+        cells=x.new_empty(T, B, before.c.shape[1]),
+        history=x.new_empty(B, slots, n),
+        keys=x.new_empty(B, slots if looks else 0, n),
+        places=x.new_empty(T, B, incoming if plan.remember == RELEVANCY else 0, dtype=int32),
+        first=x.new_empty(T, B if plan.remember == FULL else 0, dtype=int32),
+        log_total=x.new_empty(T, B if looks else 0),
+    )
+    y = x.new_empty(T, B, n)
+    handed_on = incoming if plan.remember == RELEVANCY else 0
+    after = HandedOn(
+        states=x.new_empty(B, handed_on, n),
+        scores=x.new_empty(B, slots if plan.remember == FULL else incoming),
+        ages=before.ages.new_empty(B, handed_on),
+    )
+    backend.forward(plan, parameters, x, starts, before, after, trail, y)
+    return _Result(y, after, trail)
+
+
+def _outputs(plan: Plan, result: _Result) -> tuple[Tensor, ...]:
+    """Return y, the last cell, and the states, scores, ages and occupation at the end."""
+    y, after, trail = result
+    last, occupied = after.states, after.ages
+    if plan.remember == FULL:
+        first = trail.first[-1]
+        slots = torch.arange(int(first.min()), trail.history.shape[1], device=y.device)
+        occupied = slots >= first[:, None]
+        last = torch.where(occupied.unsqueeze(2), trail.history[:, -len(slots) :], 0)
+    return y, trail.cells[-1].clone(), last, after.scores, after.ages, occupied
+
+
+class _Sequence(torch.autograd.Function):
+    """The recurrence over a sequence, differentiable once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        backend: Backend,
+        plan: Plan,
+        starts: Tensor,
+        scores: Tensor,
+        ages: Tensor,
+        x: Tensor,
+        s: Tensor,
+        c: Tensor,
+        states: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        before = Carried(s, c, states, scores, ages)
+        result = _forward(backend, plan, x, starts, before, Parameters(*parameters))
+        ctx.backend, ctx.plan, ctx.consumed = backend, plan, False
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, starts, *before, *parameters, *result.trail, result.y)
+        outputs = _outputs(plan, result)
+        ctx.mark_non_differentiable(*outputs[3:])
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,
+        d_y: Tensor | None,
+        d_cell: Tensor | None,
+        d_last: Tensor | None,
+        *_: None,
+    ) -> tuple[Tensor | None, ...]:
+        backend: Backend = ctx.backend
+        plan: Plan = ctx.plan
+        saved = list(ctx.saved_tensors)
+        x, starts = saved[:2]
+        before = Carried(*saved[2:7])
+        parameters = Parameters(*saved[7:14])
+        trail = Trail(*saved[14:-1])
+        y = saved[-1]
+        if ctx.consumed:  # an earlier backward pass over the same graph has written to the trail
+            trail = _forward(backend, plan, x, starts, before, parameters).trail
+        ctx.consumed = True
+        T, B, n = y.shape
+        looks = plan.remember != PLAIN
+        gates = len(parameters.bias)
+
+        d_y = torch.zeros_like(y) if d_y is None else d_y.contiguous()
+        d_history = torch.zeros_like(trail.history) if looks else x.new_zeros(0, 0, n)
+        if looks and d_last is not None:
+            _scatter_last(plan, trail, d_last, d_history)
+        gradients = Gradients(
+            bias=x.new_zeros(B, trail.gates.shape[2]),
+            history=d_history,
+            keys=torch.zeros_like(trail.keys),
+            s=x.new_zeros(B, n),
+            c=torch.zeros_like(before.c) if d_cell is None else d_cell.clone(),
+            energy=x.new_zeros(B, n),
+            threshold=x.new_zeros(B, n),
+        )
+        backend.backward(plan, parameters, starts, before, trail, y, d_y, gradients)
+
+        # The parameters' gradients, each as one product over all steps and rows.
+        d_columns = trail.gates.view(T * B, -1)
+        d_gates = d_columns[:, :gates]
+        d_joint = (trail.s.view(T * B, n).T @ d_columns).T
+        d_states = d_key = None
+        if looks:
+            incoming = before.states.shape[1]
+            keys_in = gradients.keys[:, :incoming]
+            d_states = d_history[:, :incoming] + keys_in @ parameters.key
+            d_key = gradients.keys.view(-1, n).T @ trail.history.view(-1, n)
+        needs = dict(zip(Parameters._fields, ctx.needs_input_grad[9:], strict=True))
+        return (
+            *(None, None, None, None, None),
+            (d_gates @ parameters.input).view_as(x) if ctx.needs_input_grad[5] else None,
+            gradients.s,
+            gradients.c,
+            d_states,
+            (x.reshape(T * B, -1).T @ d_gates).T,
+            d_joint[:gates],
+            gradients.bias.sum(dim=0)[:gates],
+            d_joint[gates:] if looks else None,
+            d_key,
+            gradients.energy.sum(dim=0) if looks else None,
+            gradients.threshold.sum(dim=0) if needs["threshold"] else None,
+        )
+
+
+def _scatter_last(plan: Plan, trail: Trail, d_last: Tensor, d_history: Tensor) -> None:
+    """Give the gradient of what is remembered at the end to the history that it was read from."""
+    if plan.remember == RELEVANCY:
+        places = trail.places[-1].long().unsqueeze(2).expand_as(d_last)
+        d_history.scatter_add_(1, places.clamp(min=0), torch.where(places >= 0, d_last, 0))
+    else:
+        kept, slots = d_last.shape[1], d_history.shape[1]
+        places = torch.arange(slots - kept, slots, device=d_last.device)
+        occupied = (places >= trail.first[-1][:, None]).unsqueeze(2)
+        d_history[:, slots - kept :] += torch.where(occupied, d_last, 0)
+
+
+def _run(
+    backend: Backend, plan: Plan, x: Tensor, starts: Tensor, before: Carried, parameters: Parameters
+) -> tuple[Tensor, ...]:
+    """:func:`run` for a width that the backend takes."""
+    x, before = x.contiguous(), Carried(*(tensor.contiguous() for tensor in before))
+    starts = starts.contiguous()
+    differentiable = (x, before.s, before.c, before.states, *parameters)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable):
+        return _Sequence.apply(  # type: ignore[no-any-return,no-untyped-call]  # torch's
+            backend, plan, starts, before.scores, before.ages, *differentiable
+        )
+    return _outputs(plan, _forward(backend, plan, x, starts, before, parameters))
+
+
+def _widened(parameters: Parameters, n: int, extra: int) -> Parameters:
+    """Add ``extra`` units to n; every weight from and to them is 0, and so they stay 0."""
+    pad = nn.functional.pad
+    W, R, b, *rest = parameters
+    gates = len(b) // n
+    return Parameters(
+        pad(W.view(gates, n, -1), (0, 0, 0, extra)).flatten(0, 1),
+        pad(R.view(gates, n, n), (0, extra, 0, extra)).flatten(0, 1),
+        pad(b.view(gates, n), (0, extra)).flatten(),
+        *(pad(w, [0, extra] * (w.dim() if len(w) else w.dim() - 1)) for w in rest),
+    )
+
+
+def run(
+    backend: Backend, plan: Plan, x: Tensor, starts: Tensor, before: Carried, parameters: Parameters
+) -> tuple[Tensor, ...]:
+    """Run a sequence of any width n.
+
+    Args:
+        backend: computes it.
+        plan: what to compute.
+        x: [T, B, F].
+        starts: [T, B] bool.
+        before: the incoming state.
+        parameters: of the memory.
+
+    Returns:
+        y [T, B, n], the last cell [B, n] (or [B, 0]), and of what is remembered at the end: the
+        states [B, L', n], scores, ages (RELEVANCY) and, for FULL, which are occupied [B, L'].
+    """
+    n = before.s.shape[1]
+    extra = backend.width(n) - n
+    if extra == 0:
+        return _run(backend, plan, x, starts, before, parameters)
+    widths = (extra, extra if before.c.numel() else 0, extra, 0, 0)
+    wide = Carried(*(nn.functional.pad(t, (0, e)) for t, e in zip(before, widths, strict=True)))
+    y, c, states, *rest = _run(backend, plan, x, starts, wide, _widened(parameters, n, extra))
+    return y[..., :n], c[..., :n], states[..., :n], *rest

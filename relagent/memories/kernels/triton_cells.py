@@ -1,0 +1,113 @@
+"""A step through a cell, and its gradient, for columns of a block of rows on a GPU.
+
+See :mod:`~relagent.memories.kernels.cells` for the same on the CPU, and
+:mod:`~relagent.memories.kernels.triton_parts` for what a name stands for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton.language as tl
+
+from relagent.memories.kernels import records
+from relagent.memories.kernels.triton_parts import jit, load, store, tanh
+
+TANH = tl.constexpr(records.TANH)
+RELU = tl.constexpr(records.RELU)
+MODRELU = tl.constexpr(records.MODRELU)
+
+
+@jit
+def lstm(
+    gates: tl.tensor,
+    previous: tl.tensor,
+    cell: tl.tensor,
+    started: tl.tensor,
+    mine: tl.tensor,
+    column: tl.tensor,
+    N: tl.constexpr,
+) -> Any:
+    """Gates before -> after their nonlinearities; writes c over ``cell``; returns h."""
+    i = tl.sigmoid(load(gates, column))
+    f = tl.sigmoid(load(gates + N, column))
+    g = tanh(load(gates + 2 * N, column))
+    o = tl.sigmoid(load(gates + 3 * N, column))
+    c = i * g + tl.where(started[:, None], 0, f * load(previous, column))
+    tl.debug_barrier()
+    store(gates, column, i, mine)
+    store(gates + N, column, f, mine)
+    store(gates + 2 * N, column, g, mine)
+    store(gates + 3 * N, column, o, mine)
+    store(cell, column, c, mine)
+    return o * tanh(c)
+
+
+@jit
+def lstm_backward(
+    gates: tl.tensor,
+    previous: tl.tensor,
+    cell: tl.tensor,
+    d_h: tl.tensor,
+    d_c: tl.tensor,
+    started: tl.tensor,
+    mine: tl.tensor,
+    column: tl.tensor,
+    N: tl.constexpr,
+) -> None:
+    """Gates -> their gradient before the nonlinearities; d_c of c_t -> that of c_{t-1}."""
+    i = load(gates, column)
+    f = load(gates + N, column)
+    g = load(gates + 2 * N, column)
+    o = load(gates + 3 * N, column)
+    tanh_c = tanh(load(cell, column))
+    d_cell = load(d_c, column) + d_h * o * (1 - tanh_c * tanh_c)
+    d_f = d_cell * load(previous, column) * (f * (1 - f))
+    tl.debug_barrier()
+    store(gates, column, d_cell * g * (i * (1 - i)), mine)
+    store(gates + N, column, tl.where(started[:, None], 0, d_f), mine)
+    store(gates + 2 * N, column, d_cell * i * (1 - g * g), mine)
+    store(gates + 3 * N, column, d_h * tanh_c * (o * (1 - o)), mine)
+    store(d_c, column, tl.where(started[:, None], 0, d_cell * f), mine)
+
+
+@jit
+def rnn(gates: tl.tensor, threshold: tl.tensor, column: tl.tensor, CELL: tl.constexpr) -> Any:
+    """Return h = φ(z)."""
+    z = load(gates, column)
+    if CELL == TANH:
+        h = tanh(z)
+    elif CELL == RELU:
+        h = tl.maximum(z, 0)
+    else:
+        size = tl.maximum(tl.abs(z) + tl.load(threshold + column)[None, :], 0)
+        h = tl.where(z > 0, size, tl.where(z < 0, -size, 0))
+    return h
+
+
+@jit
+def rnn_backward(
+    gates: tl.tensor,
+    threshold: tl.tensor,
+    state: tl.tensor,
+    d_h: tl.tensor,
+    d_threshold: tl.tensor,
+    mine: tl.tensor,
+    column: tl.tensor,
+    CELL: tl.constexpr,
+) -> None:
+    """Write z's gradient over z; add to d_threshold."""
+    z = load(gates, column)
+    if CELL == TANH:
+        h = load(state, column)
+        d_z = d_h * (1 - h * h)
+    elif CELL == RELU:
+        d_z = tl.where(z > 0, d_h, 0)
+    else:
+        active = (tl.abs(z) + tl.load(threshold + column)[None, :] > 0) & (z != 0)
+        d_z = tl.where(active, d_h, 0)
+        d_bias = load(d_threshold, column) + tl.where(z > 0, d_z, -d_z)
+    tl.debug_barrier()
+    if CELL == MODRELU:
+        store(d_threshold, column, d_bias, mine)
+    store(gates, column, d_z, mine)
