@@ -12,7 +12,7 @@ import numpy as np
 
 from relagent.runs.files import write_atomically
 from relagent.runs.machine import machine
-from relagent.study.supervised.result import ResultError
+from relagent.study.result_file import ResultError
 
 FILE = "peak.json"
 LIMIT = 16_000.0

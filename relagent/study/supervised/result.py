@@ -8,15 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from relagent.errors import RelagentError
 from relagent.runs.files import write_atomically
 from relagent.study.curve import thin
+from relagent.study.result_file import read_result_file
 
 FORMAT = 1
-
-
-class ResultError(RelagentError):
-    """A result file that is not what a task wrote."""
 
 
 @dataclass(frozen=True)
@@ -79,39 +75,30 @@ def read_result(path: Path) -> SupervisedResult:
     Raises:
         ResultError: it cannot be read, or is none.
     """
-    try:
-        data = json.loads(path.read_bytes())
-        if data["format"] != FORMAT:
-            raise ResultError(
-                f"{path} has format {data['format']}, this version reads {FORMAT}: update relagent"
-            )
-        return SupervisedResult(
-            study=str(data["study"]),
-            memory=str(data["memory"]),
-            seed=int(data["seed"]),
-            config=dict(data["config"]),
-            command=tuple(map(str, data["command"])),
-            updates=int(data["updates"]),
-            solved=None if data["solved"] is None else int(data["solved"]),
-            validation=_numbers(data["validation"]),
-            best=_numbers(data["best"]),
-            test=None if data["test"] is None else _numbers(data["test"]),
-            parameters=int(data["parameters"]),
-            seconds=float(data["seconds"]),
-            peak_memory=dict(data["peak_memory"]),
-            transfer=tuple(map(_numbers, data["transfer"])),
-            training=_curves(data["training"]),
-            evaluations=_curves(data["evaluations"]),
-            provenance=dict(data["provenance"]),
-            checkpoint=str(data["checkpoint"]),
-        )
-    except ResultError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ResultError(
-            f"{path} is no result of a task ({type(error).__name__}: {error}): remove it, and the "
-            "task will be done again"
-        ) from error
+    return read_result_file(path, FORMAT, _parsed)
+
+
+def _parsed(data: Mapping[str, Any]) -> SupervisedResult:
+    return SupervisedResult(
+        study=str(data["study"]),
+        memory=str(data["memory"]),
+        seed=int(data["seed"]),
+        config=dict(data["config"]),
+        command=tuple(map(str, data["command"])),
+        updates=int(data["updates"]),
+        solved=None if data["solved"] is None else int(data["solved"]),
+        validation=_numbers(data["validation"]),
+        best=_numbers(data["best"]),
+        test=None if data["test"] is None else _numbers(data["test"]),
+        parameters=int(data["parameters"]),
+        seconds=float(data["seconds"]),
+        peak_memory=dict(data["peak_memory"]),
+        transfer=tuple(map(_numbers, data["transfer"])),
+        training=_curves(data["training"]),
+        evaluations=_curves(data["evaluations"]),
+        provenance=dict(data["provenance"]),
+        checkpoint=str(data["checkpoint"]),
+    )
 
 
 def read_results(folder: Path) -> list[SupervisedResult]:

@@ -16,18 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from relagent.errors import RelagentError
 from relagent.runs.files import write_atomically
 from relagent.study.curve import POINTS, thin
+from relagent.study.result_file import ResultError, read_result_file
 
 FORMAT = 1
 UNIT = 50_000
 
 Array = np.ndarray[Any, Any]
-
-
-class ResultError(RelagentError):
-    """A result file that is not what a task wrote, or rewards that it cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -156,37 +152,28 @@ def read_result(path: Path) -> RunResult:
     Raises:
         ResultError: it cannot be read, or is none.
     """
-    try:
-        data = json.loads(path.read_bytes())
-        if data["format"] != FORMAT:
-            raise ResultError(
-                f"{path} has format {data['format']}, this version reads {FORMAT}: update relagent"
-            )
-        return RunResult(
-            protocol=str(data["protocol"]),
-            pair=str(data["pair"]),
-            memory=str(data["memory"]),
-            seed=int(data["seed"]),
-            steps=int(data["steps"]),
-            config=dict(data["config"]),
-            evaluation=dict(data["evaluation"]),
-            worlds=tuple(map(WorldResult.from_json, data["worlds"])),
-            curve={
-                name: [int(v) if name == "steps" else float(v) for v in values]
-                for name, values in data["curve"].items()
-            },
-            seconds={name: float(value) for name, value in data["seconds"].items()},
-            command=tuple(map(str, data["command"])),
-            provenance=dict(data["provenance"]),
-            checkpoint=str(data["checkpoint"]),
-        )
-    except ResultError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ResultError(
-            f"{path} is no result of a task ({type(error).__name__}: {error}): remove it, and the "
-            "task will be done again"
-        ) from error
+    return read_result_file(path, FORMAT, _parsed)
+
+
+def _parsed(data: Mapping[str, Any]) -> RunResult:
+    return RunResult(
+        protocol=str(data["protocol"]),
+        pair=str(data["pair"]),
+        memory=str(data["memory"]),
+        seed=int(data["seed"]),
+        steps=int(data["steps"]),
+        config=dict(data["config"]),
+        evaluation=dict(data["evaluation"]),
+        worlds=tuple(map(WorldResult.from_json, data["worlds"])),
+        curve={
+            name: [int(v) if name == "steps" else float(v) for v in values]
+            for name, values in data["curve"].items()
+        },
+        seconds={name: float(value) for name, value in data["seconds"].items()},
+        command=tuple(map(str, data["command"])),
+        provenance=dict(data["provenance"]),
+        checkpoint=str(data["checkpoint"]),
+    )
 
 
 def read_results(folder: Path) -> list[RunResult]:

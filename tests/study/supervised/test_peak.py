@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from relagent.study.result_file import ResultError
 from relagent.study.supervised.peak import PeakPoint, Peaks, measure, read, write
-from relagent.study.supervised.result import ResultError
 
 DELAYS = (100, 200, 400, 800)
 

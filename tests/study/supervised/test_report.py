@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from relagent.study.report import ReportError, write_report
+from relagent.study.result_file import ResultError
 from relagent.study.supervised import peak
 from relagent.study.supervised.peak import PeakPoint, Peaks
-from relagent.study.supervised.result import ResultError, read_results
+from relagent.study.supervised.result import read_results
 from relagent.study.supervised.tables import main_table, percent
 from relagent.study.supervised.view import View, variant_title
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from relagent.runs.config import add_arguments
-from relagent.study.supervised.result import ResultError, read_result
+from relagent.study.result_file import ResultError
+from relagent.study.supervised.result import read_result
 from relagent.study.supervised.task import SupervisedTask, task_words
 from relagent.study.task import TaskConflictError, task_from_json, task_to_json
 from relagent.tasks.config import TaskConfig

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from relagent.study.result_file import ResultError
 from relagent.study.transfer.results import (
-    ResultError,
     decode_rewards,
     encode_rewards,
     read_result,

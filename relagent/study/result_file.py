@@ -1,0 +1,46 @@
+"""Reading a result file, of whatever study: one JSON object, which says its format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from relagent.errors import RelagentError
+
+ResultT = TypeVar("ResultT")
+
+
+class ResultError(RelagentError):
+    """A result file that is not what a task wrote, or something that it cannot hold."""
+
+
+def read_result_file(
+    path: Path, file_format: int, parse: Callable[[dict[str, Any]], ResultT]
+) -> ResultT:
+    """Read one result file.
+
+    Args:
+        path: the file.
+        file_format: the format that ``parse`` understands.
+        parse: makes the result of the file's object.
+
+    Raises:
+        ResultError: it cannot be read, or is none.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] != file_format:
+            raise ResultError(
+                f"{path} has format {data['format']}, this version reads {file_format}: update "
+                "relagent"
+            )
+        return parse(data)
+    except ResultError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ResultError(
+            f"{path} is no result of a task ({type(error).__name__}: {error}): remove it, and the "
+            "task will be done again"
+        ) from error
