@@ -190,12 +190,17 @@ def plot(points: list[Point], path: Path) -> None:
 
 
 def crossing(points: list[Point], field: str) -> float | None:
-    """Return the T from which rel takes less than mem, between two points as straight lines."""
+    """Return the T from which rel takes less than mem; between two points the lines are straight.
+
+    It is the first T where rel takes less from the start, and ``None`` where it never does.
+    """
     logs = {
         name: {p.steps: math.log(getattr(p, field)) for p in points if p.system == name}
         for name in ("rel", "mem")
     }
     ahead = [(T, logs["mem"][T] - logs["rel"][T]) for T in logs["rel"] if T in logs["mem"]]
+    if ahead and ahead[0][1] > 0:
+        return float(ahead[0][0])
     for (low, before), (high, after) in pairwise(ahead):
         if before <= 0 < after:
             share = before / (before - after)
@@ -228,7 +233,9 @@ def write_table(points: list[Point], path: Path) -> None:
     lines.append("")
     for field, word in (("seconds", "time"), ("megabytes", "memory")):
         at = crossing(points, field)
-        where = "at no measured T" if at is None else f"from T ≈ {at:,.0f}"
+        where = "at no measured T" if at is None else f"from T ≈ {at:,.0f} on"
+        if at == min(point.steps for point in points):
+            where = "at every measured T"
         lines.append(f"rel takes less {word} than mem {where}.")
     made = machine()
     lines += [
