@@ -90,7 +90,7 @@ def _sb3_style(model: Any, seconds: float) -> float:
 
 
 def measure_relagent(setting: Setting, seconds: float) -> float:
-    """``train_rl.py``'s defaults."""
+    """``MemoryPPO``'s defaults."""
     from relagent.memories import kernels
     from relagent.rl import MemoryPPO
 
