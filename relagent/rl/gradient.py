@@ -16,7 +16,7 @@ class JointGradient:
 
     Args:
         parameters: whose gradients; what they hold is lost. They must not be set to ``None`` as
-            long as this is used.
+            long as this is used. Where the loss does not reach, they are 0.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
