@@ -81,12 +81,13 @@ def grid_command(arguments: argparse.Namespace) -> int:
     study: str = arguments.study
     names = {field.name for field in fields(TASKS[study])}
     given = {name: value for name, value in vars(arguments).items() if name in names}
-    given = {**(GRIDS[study].settings or {}), **given, "threads": 1}
-    given["updates" if "updates" in names else "epochs"] = arguments.budget
+    given |= {"updates" if "updates" in names else "epochs": arguments.budget, "threads": 1}
     tasks = []
     for T, memory in chosen_cells(study, arguments.memories, arguments.delays):
         for seed in range(arguments.seeds):
-            settings = {**given, "seed": seed} | ({} if T is None else {"T": T})
+            settings = {**GRIDS[study].settings_of(memory), **given, "seed": seed}
+            if T is not None:
+                settings["T"] = T
             config = default_config(study, memory, **settings)
             tasks.append(SupervisedTask(config, arguments.root, arguments.results))
     return do_grid(in_order(tasks), arguments)

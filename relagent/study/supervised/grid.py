@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from relagent.study.task import TaskError
+from relagent.tasks.config import OPTIONS, options_of
 
 Cell = tuple[int | None, str]
 """A delay T (None where the task has none) and a memory."""
@@ -24,13 +25,19 @@ class Grid:
         rows: delays, and the memories that are run at each of them.
         budget: updates (copy, denoise) or epochs (mnist, ptb) of a run that is not solved before.
         seeds: how many.
-        settings: of relagent.tasks, where they are not its defaults.
+        settings: of relagent.tasks, where they are not its defaults; memories that do not take one
+            go without.
     """
 
     rows: tuple[tuple[tuple[int | None, ...], tuple[str, ...]], ...]
     budget: int
     seeds: int = 1
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings_of(self, memory: str) -> dict[str, Any]:
+        """Return those of the settings that a memory takes."""
+        others = set(OPTIONS) - options_of(memory)
+        return {name: value for name, value in self.settings.items() if name not in others}
 
     @property
     def cells(self) -> list[Cell]:
@@ -41,9 +48,9 @@ class Grid:
 # Memories and delays of copy are those of Table 5 of the appendix of Kerg et al. 2020, with GORU
 # (figure 4) and MemLSTM beside them; where a delay is long, those whose columns tell most. Denoise
 # has the delays of its figures 4 to 6 up to 500. Budgets: 200,000 updates are the most that the
-# authors' code takes on copy, 100 epochs on PTB. Chosen: 7 pixels at a step (as in figure 9) and 5
-# epochs on MNIST, which take minutes where single pixels take hours; one seed, as more can be asked
-# for.
+# authors' code takes on copy, 100 epochs on PTB. Chosen: 7 pixels at a step (as in figure 9), 100
+# units, one step size for all (a tenth of it for rotations) and 5 epochs on MNIST, which take
+# minutes where single pixels take hours; one seed, as more can be asked for.
 GRIDS: dict[str, Grid] = {
     "copy": Grid(
         rows=(
@@ -61,7 +68,14 @@ GRIDS: dict[str, Grid] = {
         budget=200_000,
     ),
     "mnist": Grid(
-        rows=(((None,), ("rel-rnn", "rel", "lstm", "exp-rnn")),), budget=5, settings={"group": 7}
+        rows=(((None,), ("rel-rnn", "rel", "lstm", "exp-rnn")),),
+        budget=5,
+        settings={
+            "group": 7,
+            "hidden_size": 100,
+            "learning_rate": 1e-3,
+            "orthogonal_learning_rate": 1e-4,
+        },
     ),
     "ptb": Grid(rows=(((None,), ("rel-rnn", "lstm")),), budget=100),
 }

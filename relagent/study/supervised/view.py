@@ -113,8 +113,7 @@ class View:
 
 
 def _default_variant(study: str) -> str:
-    settings = {"permuted": False, **(GRIDS[study].settings or {})}
-    return variant(settings)
+    return variant({"permuted": False, **GRIDS[study].settings})
 
 
 def variant_title(name: str) -> str:

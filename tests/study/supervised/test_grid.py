@@ -76,3 +76,13 @@ def test_attention_to_everything_is_scored_on_fewer_sequences_of_long_delays() -
     assert {sequences("rel-rnn", T) for T in TRANSFER_DELAYS} == {(10, 100)}
     numbers = [sequences("mem-rnn", T) for T in TRANSFER_DELAYS]
     assert numbers == [(10, 100), (10, 100), (10, 100), (2, 100), (1, 20)]
+
+
+def test_settings_are_for_memories_that_take_them() -> None:
+    settings = GRIDS["mnist"].settings
+    assert "orthogonal_learning_rate" in settings
+    for _, memory in GRIDS["mnist"].cells:
+        config = default_config("mnist", memory, **GRIDS["mnist"].settings_of(memory))
+        assert (config.orthogonal_learning_rate is not None) == (memory == "exp-rnn")
+        for name in set(settings) - {"orthogonal_learning_rate"}:
+            assert getattr(config, name) == settings[name]
