@@ -40,7 +40,7 @@ from relagent.envs.pool import (
     pool_ids,
 )
 from relagent.envs.seeding import SeedError, evaluation_seeds, training_seeds
-from relagent.envs.sight import ShortSightedVecEnv, SightError
+from relagent.envs.sight import ImpairedSightVecEnv, SightError
 
 __all__ = [
     "IMAGE_HIGH",
@@ -57,6 +57,7 @@ __all__ = [
     "EnvCountError",
     "EnvPoolVecEnv",
     "GridObservation",
+    "ImpairedSightVecEnv",
     "ObservationPartsError",
     "Pair",
     "PoolAttributeError",
@@ -64,7 +65,6 @@ __all__ = [
     "PoolCopyError",
     "PythonVecEnv",
     "SeedError",
-    "ShortSightedVecEnv",
     "SightError",
     "UnknownEnvironmentError",
     "UnsupportedSpaceError",

@@ -1,4 +1,4 @@
-"""Episodes in which the agent sees less far, so that a small world asks for exploration."""
+"""Episodes in which the agent sees less, so that a small world asks for exploration and memory."""
 
 from __future__ import annotations
 
@@ -14,43 +14,63 @@ from relagent.errors import RelagentError
 
 Array = np.ndarray[Any, Any]
 
+BEGINS, ENDS = 1 / 16, 1 / 8
+"""Probability at each step that a blind spell begins, where there is none, and that one ends."""
+MOST_DEAD = 0.9
+"""Largest probability of a cell to be dead."""
+
 
 class SightError(RelagentError):
     """Short sight that cannot work."""
 
 
-class ShortSightedVecEnv(VecEnvWrapper):
+class ImpairedSightVecEnv(VecEnvWrapper):
     """Let the agent see fewer cells in some of the episodes it trains in.
 
-    A view of 7 x 7 cells shows all of a small world at once: an agent that learns there never has
-    to look for anything, and walks past what it needs in a larger world. In a share of the
-    episodes, drawn at random, cells further away than a range of 1 to V - 2 cells (drawn for the
-    episode; to the side, or ahead) are unseen: their codes are 0, as those behind walls are. It is
-    an augmentation of observations, as in RAD (Laskin et al. 2020), but for a whole episode.
+    A view of 7 x 7 cells shows all of a small world at once, so that an agent that learns there
+    finds shortcuts that a larger world does not have. Three impairments close them, each in a share
+    of the episodes, drawn at random and independently. A cell that is not seen has the codes 0, as
+    those behind walls have.
 
-    Scores of short-sighted episodes are not those of the world: ``episode`` and ``is_success`` are
-    taken out of their infos.
+    *Short sight*: cells further away than a range of 1 to V - 2 cells (drawn for the episode; to
+    the side, or ahead) are unseen. The agent has to look for things, not only at them.
+
+    *Blind spells* come and go, in which the agent sees nothing but the cell that it stands on.
+    Without, it has seen everything after some steps, and learns that it knows what matters because
+    time has passed.
+
+    *Dead cells*: some places of the view show nothing, each with a probability that is drawn for
+    the episode, from 0 to 0.9. Without, it learns from where everything can be seen, and gives up
+    where it is not.
+
+    All are augmentations of observations, as in RAD (Laskin et al. 2020), but for many steps.
+    Scores of such episodes are not those of the world: ``episode`` and ``is_success`` are taken out
+    of their infos.
 
     Args:
         venv: environments with the observations of :func:`~relagent.envs.make_vec_env`.
-        share: probability that an episode is short-sighted.
+        shares: probabilities that an episode is short-sighted, has blind spells, has dead cells.
         seed: of what is drawn; as in any environment, :meth:`seed` counts from the next reset on.
 
     Raises:
-        SightError: ``share`` is no probability, or observations have no view.
+        SightError: a share is no probability, or observations have no view.
     """
 
-    def __init__(self, venv: VecEnv, share: float, seed: int = 0) -> None:
+    def __init__(self, venv: VecEnv, shares: tuple[float, float, float], seed: int = 0) -> None:
         super().__init__(venv)
-        if not 0 <= share <= 1:
-            raise SightError(f"a share of {share} cannot work: use 0 to 1")
+        for share in shares:
+            if not 0 <= share <= 1:
+                raise SightError(f"a share of {share} cannot work: use 0 to 1")
         space = self.observation_space
         if not (isinstance(space, spaces.Dict) and "image" in space.spaces):
             raise SightError(f"observations without an image cannot be cut short: {space}")
-        self.share = share
-        view = int((space["image"].shape or (0,))[0])
+        self.short, self.blind, self.dead = shares
+        view, envs = int((space["image"].shape or (0,))[0]), self.num_envs
         self._distance = distances(view)
-        self._ranges = np.full(self.num_envs, view)
+        self._ranges = np.full(envs, view)
+        self._has_spells = np.zeros(envs, bool)
+        self._in_spell = np.zeros(envs, bool)
+        self._dead = np.zeros((envs, view, view), bool)
         self._generator = np.random.default_rng(seed)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
@@ -66,38 +86,63 @@ class ShortSightedVecEnv(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """See ``VecEnv``."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        for env in np.flatnonzero(dones & self.short_sighted):
+        self._pass_time()
+        visible = self.visible
+        for env in np.flatnonzero(dones & self.impaired):
             info = dict(infos[env])
             info.pop("episode", None)
             info.pop("is_success", None)
             if "terminal_observation" in info:
                 last = info["terminal_observation"]
-                info["terminal_observation"] = {
-                    **last,
-                    "image": self._cut(last["image"], self._ranges[env]),
-                }
+                image = _cut(last["image"], visible[env])
+                info["terminal_observation"] = {**last, "image": image}
             infos[env] = info
         self._draw(dones)
         return self._seen(observations), rewards, dones, infos
 
     @property
-    def short_sighted(self) -> Array:
-        """Where the running episode is one with a shorter range: [n_envs] Boolean."""
-        return self._ranges < len(self._distance)
+    def visible(self) -> Array:
+        """Which places of the view show something at this step: [n_envs, view, view] Boolean."""
+        ranges = np.where(self._in_spell, 0, self._ranges)
+        return (self._distance <= ranges[:, None, None]) & ~self._dead
+
+    @property
+    def impaired(self) -> Array:
+        """Where the running episode shows less than the world would: [n_envs] Boolean."""
+        short = self._ranges < len(self._distance)
+        return short | self._has_spells | self._dead.any(axis=(1, 2))
 
     def _draw(self, where: Array) -> None:
-        """Draw the ranges of episodes that begin."""
-        view = len(self._distance)
-        short = self._generator.random(self.num_envs) < self.share
-        drawn = self._generator.integers(1, view - 1, self.num_envs)
+        """Draw the impairments of episodes that begin."""
+        random, (envs, view, _) = self._generator.random, self._dead.shape
+        short = random(envs) < self.short
+        drawn = self._generator.integers(1, view - 1, envs)
         self._ranges = np.where(where, np.where(short, drawn, view), self._ranges)
+        if self.blind:
+            spells = random(envs) < self.blind
+            first = spells & (random(envs) < BEGINS / (BEGINS + ENDS))
+            self._has_spells = np.where(where, spells, self._has_spells)
+            self._in_spell = np.where(where, first, self._in_spell)
+        if self.dead:
+            probability = np.where(random(envs) < self.dead, MOST_DEAD * random(envs), 0)
+            dead = random((envs, view, view)) < probability[:, None, None]
+            here = where[:, None, None]
+            self._dead = np.where(here, dead & (self._distance > 0), self._dead)
+
+    def _pass_time(self) -> None:
+        """Let blind spells begin and end."""
+        if self.blind:
+            drawn = self._generator.random(self.num_envs)
+            goes_on = np.where(self._in_spell, drawn >= ENDS, drawn < BEGINS)
+            self._in_spell = self._has_spells & goes_on
 
     def _seen(self, observations: Any) -> Any:
-        image = self._cut(observations["image"], self._ranges[:, None, None])
-        return {**observations, "image": image}
+        return {**observations, "image": _cut(observations["image"], self.visible)}
 
-    def _cut(self, image: Array, ranges: Array) -> Array:
-        return np.where((self._distance <= ranges)[..., None], image, image.dtype.type(0))
+
+def _cut(image: Array, visible: Array) -> Array:
+    """Return images [..., view, view, 3] with 0 where they are not visible [..., view, view]."""
+    return np.where(visible[..., None], image, image.dtype.type(0))
 
 
 def distances(view: int) -> Array:

@@ -1,4 +1,4 @@
-"""Short-sighted episodes: what is cut, for how long, and that it can be repeated."""
+"""Impaired sight: what is unseen, for how long, and that it can be repeated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from relagent.envs import ShortSightedVecEnv, SightError, make_vec_env
+from relagent.envs import ImpairedSightVecEnv, SightError, make_vec_env
 from relagent.envs.sight import distances
 from relagent.rl.worlds import ReplayableVecEnv
 
@@ -33,10 +33,12 @@ class Shown(VecEnvWrapper):
         return step
 
 
-def worlds(share: float, n_envs: int = 8) -> tuple[ShortSightedVecEnv, Shown]:
-    """Short-sighted worlds, and the same as they are."""
+def worlds(
+    short: float = 0.0, blind: float = 0.0, dead: float = 0.0, n_envs: int = 8
+) -> tuple[ImpairedSightVecEnv, Shown]:
+    """Worlds with impaired sight, and the same as they are."""
     shown = Shown(make_vec_env(WORLD, n_envs, seed=0, backend="minigrid"))
-    return ShortSightedVecEnv(shown, share, seed=3), shown
+    return ImpairedSightVecEnv(shown, (short, blind, dead), seed=3), shown
 
 
 def test_the_agent_stands_in_the_middle_of_the_last_row() -> None:
@@ -46,35 +48,79 @@ def test_the_agent_stands_in_the_middle_of_the_last_row() -> None:
     assert table[0, 6] == 3 and table[3, 0] == table[0, 0] == 6
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_what_is_within_the_range_of_the_episode_is_seen(share: float) -> None:
-    envs, shown = worlds(share)
+SHARES = [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
+
+
+@pytest.mark.parametrize("shares", [*SHARES, (0.3, 0.3, 0.3)])
+def test_what_is_not_visible_is_0_and_all_else_is_as_it_was(
+    shares: tuple[float, float, float],
+) -> None:
+    envs, shown = worlds(*shares)
     rng = np.random.default_rng(0)
     observations: Any = envs.reset()
-    ranges = envs._ranges.copy()
-    short_episodes = episodes = 0
+    impaired_episodes = episodes = 0
     for _ in range(600):
-        for e, reach in enumerate(ranges):
-            within = distances(7) <= reach
-            image, whole = observations["image"][e], shown.observations["image"][e]
-            assert np.array_equal(image[within], whole[within])
-            assert not image[~within].any()
+        assert np.array_equal(observations["image"], cut(shown.observations, envs.visible))
+        assert envs.visible[:, 3, 6].all()
+        assert envs.visible[~envs.impaired].all()
+        impaired = envs.impaired
         observations, _, dones, infos = envs.step(rng.integers(0, 7, envs.num_envs))
         for e in np.flatnonzero(dones):
-            short = ranges[e] < 7
-            short_episodes, episodes = short_episodes + short, episodes + 1
-            assert ("episode" in infos[e]) == ("is_success" in infos[e]) == (not short)
+            episodes, impaired_episodes = episodes + 1, impaired_episodes + impaired[e]
+            assert ("episode" in infos[e]) == ("is_success" in infos[e]) == (not impaired[e])
             last, whole = (i[e]["terminal_observation"] for i in (infos, shown.infos))
-            within = distances(7) <= ranges[e]
-            assert np.array_equal(last["image"][within], whole["image"][within])
-            assert not last["image"][~within].any()
+            hidden = (last["image"] != whole["image"]).any(axis=-1)
+            assert not last["image"][hidden].any()
+            assert impaired[e] or not hidden.any()
             assert last["direction"] == whole["direction"]
-        assert (envs._ranges == ranges)[~dones].all()
-        ranges = envs._ranges.copy()
-        assert ((ranges == 7) | ((ranges >= 1) & (ranges <= 5))).all()
+        assert (envs.impaired == impaired)[~dones].all()
     assert episodes > 10
-    if share != 0.5:
-        assert short_episodes == share * episodes
+    if max(shares) < 1:
+        assert 0 < impaired_episodes < episodes or not any(shares)
+    elif shares[2] < 1:  # an episode may happen to have no dead cell
+        assert impaired_episodes == episodes
+
+
+def cut(observations: Any, visible: np.ndarray) -> np.ndarray:
+    """The images with 0 where nothing is visible."""
+    return np.where(visible[..., None], observations["image"], 0)
+
+
+def still(envs: ImpairedSightVecEnv, steps: int) -> np.ndarray:
+    """What is visible while everybody turns left for some steps, which ends no episode."""
+    envs.reset()
+    seen = []
+    for _ in range(steps):
+        envs.step(np.zeros(envs.num_envs, np.int64))
+        seen.append(envs.visible)
+    return np.array(seen)
+
+
+def test_ranges_are_drawn_once_an_episode() -> None:
+    visible = still(worlds(short=1.0, n_envs=64)[0], 5)
+    assert (visible == visible[0]).all()
+    ranges = [{reach for reach in range(8) if np.array_equal(v, distances(7) <= reach)}
+              for v in visible[0]]  # fmt: skip
+    assert all(len(reach) == 1 for reach in ranges)
+    assert set.union(*ranges) == {1, 2, 3, 4, 5}
+
+
+def test_blind_spells_come_and_go() -> None:
+    visible = still(worlds(blind=1.0, n_envs=64)[0], 240)
+    blind = visible.sum(axis=(2, 3)) == 1
+    assert visible[~blind].all()
+    begins, ends = ~blind[:-1] & blind[1:], blind[:-1] & ~blind[1:]
+    assert blind.mean() == pytest.approx(1 / 3, abs=0.03)
+    assert begins.sum() / (~blind[:-1]).sum() == pytest.approx(1 / 16, abs=0.01)
+    assert ends.sum() / blind[:-1].sum() == pytest.approx(1 / 8, abs=0.015)
+
+
+def test_dead_cells_stay_dead() -> None:
+    visible = still(worlds(dead=1.0, n_envs=256)[0], 5)
+    assert (visible == visible[0]).all()
+    alive = visible[0].reshape(256, 49).mean(axis=1)
+    assert alive.min() < 0.2 and alive.max() > 0.95
+    assert alive.mean() == pytest.approx(1 - 0.45 * 48 / 49, abs=0.05)
 
 
 def test_other_parts_and_rewards_stay() -> None:
@@ -85,8 +131,8 @@ def test_other_parts_and_rewards_stay() -> None:
     assert not np.array_equal(observations["image"], shown.observations["image"])
 
 
-def test_worlds_and_ranges_can_be_replayed() -> None:
-    envs, again = (ReplayableVecEnv(worlds(0.5)[0]) for _ in range(2))
+def test_worlds_and_impairments_can_be_replayed() -> None:
+    envs, again = (ReplayableVecEnv(worlds(0.5, 0.5, 0.5)[0]) for _ in range(2))
     rng = np.random.default_rng(1)
     envs.restart(11)
     for _ in range(300):
@@ -96,13 +142,14 @@ def test_worlds_and_ranges_can_be_replayed() -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_a_share_is_a_probability(share: float) -> None:
+@pytest.mark.parametrize("impairment", ["short", "blind", "dead"])
+def test_a_share_is_a_probability(impairment: str, share: float) -> None:
     with pytest.raises(SightError, match="use 0 to 1"):
-        worlds(share)
+        worlds(**{impairment: share})  # type: ignore[arg-type]  # one of the three
 
 
 def test_without_a_view_there_is_nothing_to_cut() -> None:
     venv = DummyVecEnv([lambda: gym.make("CartPole-v1")])
     assert isinstance(venv.observation_space, spaces.Box)
     with pytest.raises(SightError, match="image"):
-        ShortSightedVecEnv(venv, 0.5)
+        ImpairedSightVecEnv(venv, (0.5, 0, 0))
