@@ -19,12 +19,11 @@ from relagent.memories.kernels.records import (
     Carried,
     Gradients,
     HandedOn,
-    Plan,
     Scratch,
     Trail,
     Weights,
 )
-from relagent.memories.kernels.sequence import Parameters
+from relagent.memories.kernels.sequence import Parameters, Pass
 from relagent.memories.kernels.unroll import ALL, register_all
 
 
@@ -76,17 +75,8 @@ class _Numba:
     def width(self, n: int) -> int:
         return n + -n % PANEL
 
-    def forward(
-        self,
-        plan: Plan,
-        parameters: Parameters,
-        x: Tensor,
-        starts: Tensor,
-        before: Carried,
-        after: HandedOn,
-        trail: Trail,
-        y: Tensor,
-    ) -> None:
+    def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
+        plan, parameters, starts, before, trail, y = sequence
         T, B, features = x.shape
         incoming, n = before.states.shape[1:]
         columns = trail.gates.shape[2]
@@ -106,17 +96,8 @@ class _Numba:
             _scratch(y.numpy(), trail.history.shape[1]),
         )
 
-    def backward(
-        self,
-        plan: Plan,
-        parameters: Parameters,
-        starts: Tensor,
-        before: Carried,
-        trail: Trail,
-        y: Tensor,
-        d_y: Tensor,
-        gradients: Gradients,
-    ) -> None:
+    def backward(self, sequence: Pass, d_y: Tensor, gradients: Gradients) -> None:
+        plan, parameters, starts, before, trail, y = sequence
         T, B, n = y.shape
         joint = torch.cat([parameters.recurrent, parameters.query])
         weights = Weights(

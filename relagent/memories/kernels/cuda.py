@@ -33,7 +33,7 @@ from relagent.memories.kernels.records import (
     Plan,
     Trail,
 )
-from relagent.memories.kernels.sequence import Parameters
+from relagent.memories.kernels.sequence import Pass
 from relagent.memories.kernels.triton_parts import fill
 from relagent.memories.kernels.triton_recurrent import Given, Matrices, Scratch
 from relagent.memories.kernels.unroll import ALL, register_all
@@ -105,18 +105,9 @@ class Triton:
         """See :class:`Backend`: blocks of columns are powers of 2."""
         return max(16, triton.next_power_of_2(n)) if n <= COLUMNS else n + -n % COLUMNS
 
-    def forward(
-        self,
-        plan: Plan,
-        parameters: Parameters,
-        x: Tensor,
-        starts: Tensor,
-        before: Carried,
-        after: HandedOn,
-        trail: Trail,
-        y: Tensor,
-    ) -> None:
+    def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
         """See :class:`Backend`."""
+        plan, parameters, starts, before, trail, y = sequence
         T, B, _ = y.shape
         incoming, gates = before.states.shape[1], len(parameters.bias)
         carried = _places(starts, before)
@@ -156,18 +147,9 @@ class Triton:
         if plan.remember == RELEVANCY:
             _hand_on(before, after, trail)
 
-    def backward(
-        self,
-        plan: Plan,
-        parameters: Parameters,
-        starts: Tensor,
-        before: Carried,
-        trail: Trail,
-        y: Tensor,
-        d_y: Tensor,
-        gradients: Gradients,
-    ) -> None:
+    def backward(self, sequence: Pass, d_y: Tensor, gradients: Gradients) -> None:
         """See :class:`Backend`."""
+        plan, parameters, starts, before, trail, y = sequence
         T, B, _ = y.shape
         incoming = before.states.shape[1]
         width = incoming if plan.remember == RELEVANCY else incoming + T

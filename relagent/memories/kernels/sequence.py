@@ -45,54 +45,35 @@ class Parameters(NamedTuple):
     """[n] bias of modReLU."""
 
 
+class Pass(NamedTuple):
+    """What both loops of a backend go through. Tensors are contiguous and on one device."""
+
+    plan: Plan
+    parameters: Parameters
+    starts: Tensor
+    """[T, B] bool, where episodes start."""
+    before: Carried
+    trail: Trail
+    y: Tensor
+    """[T, B, n]."""
+
+
 class Backend(Protocol):
-    """The loops over time, for one kind of device. Tensors are contiguous and on that device."""
+    """The loops over time, for one kind of device."""
 
     def width(self, n: int) -> int:
         """Return the smallest number of units, at least n, that the loops can work with."""
 
-    def forward(
-        self,
-        plan: Plan,
-        parameters: Parameters,
-        x: Tensor,
-        starts: Tensor,
-        before: Carried,
-        after: HandedOn,
-        trail: Trail,
-        y: Tensor,
-    ) -> None:
-        """Read x [T, B, F] with episode ``starts`` [T, B]; write ``after``, ``trail``, y [T, B, n].
+    def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
+        """Read x [T, B, F]; write ``after`` and the pass's trail and y, which hold nothing yet."""
 
-        What is written is not initialised.
-        """
-
-    def backward(
-        self,
-        plan: Plan,
-        parameters: Parameters,
-        starts: Tensor,
-        before: Carried,
-        trail: Trail,
-        y: Tensor,
-        d_y: Tensor,
-        gradients: Gradients,
-    ) -> None:
+    def backward(self, sequence: Pass, d_y: Tensor, gradients: Gradients) -> None:
         """Write ``gradients``, and over ``trail.gates`` their gradient, from that of y."""
-
-
-class _Result(NamedTuple):
-    """What :func:`_forward` computes."""
-
-    y: Tensor
-    """[T, B, n]."""
-    after: HandedOn
-    trail: Trail
 
 
 def _forward(
     backend: Backend, plan: Plan, x: Tensor, starts: Tensor, before: Carried, parameters: Parameters
-) -> _Result:
+) -> tuple[Pass, HandedOn]:
     """Allocate, and run the loop."""
     T, B, _ = x.shape
     incoming, n = before.states.shape[1:]
@@ -109,22 +90,22 @@ def _forward(
         first=x.new_empty(T, B if plan.remember == FULL else 0, dtype=int32),
         log_total=x.new_empty(T, B if looks else 0),
     )
-    y = x.new_empty(T, B, n)
+    sequence = Pass(plan, parameters, starts, before, trail, x.new_empty(T, B, n))
     handed_on = incoming if plan.remember == RELEVANCY else 0
     after = HandedOn(
         states=x.new_empty(B, handed_on, n),
         scores=x.new_empty(B, slots if plan.remember == FULL else incoming),
         ages=before.ages.new_empty(B, handed_on),
     )
-    backend.forward(plan, parameters, x, starts, before, after, trail, y)
-    return _Result(y, after, trail)
+    backend.forward(sequence, x, after)
+    return sequence, after
 
 
-def _outputs(plan: Plan, result: _Result) -> tuple[Tensor, ...]:
+def _outputs(sequence: Pass, after: HandedOn) -> tuple[Tensor, ...]:
     """Return y, the last cell, and the states, scores, ages and occupation at the end."""
-    y, after, trail = result
+    trail, y = sequence.trail, sequence.y
     last, occupied = after.states, after.ages
-    if plan.remember == FULL:
+    if sequence.plan.remember == FULL:
         first = trail.first[-1]
         slots = torch.arange(int(first.min()), trail.history.shape[1], device=y.device)
         occupied = slots >= first[:, None]
@@ -150,11 +131,11 @@ class _Sequence(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
         before = Carried(s, c, states, scores, ages)
-        result = _forward(backend, plan, x, starts, before, Parameters(*parameters))
+        sequence, after = _forward(backend, plan, x, starts, before, Parameters(*parameters))
         ctx.backend, ctx.plan, ctx.consumed = backend, plan, False
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, starts, *before, *parameters, *result.trail, result.y)
-        outputs = _outputs(plan, result)
+        ctx.save_for_backward(x, starts, *before, *parameters, *sequence.trail, sequence.y)
+        outputs = _outputs(sequence, after)
         ctx.mark_non_differentiable(*outputs[3:])
         return outputs
 
@@ -173,10 +154,10 @@ class _Sequence(torch.autograd.Function):
         x, starts = saved[:2]
         before = Carried(*saved[2:7])
         parameters = Parameters(*saved[7:14])
-        trail = Trail(*saved[14:-1])
-        y = saved[-1]
+        sequence = Pass(plan, parameters, starts, before, Trail(*saved[14:-1]), saved[-1])
         if ctx.consumed:  # an earlier backward pass over the same graph has written to the trail
-            trail = _forward(backend, plan, x, starts, before, parameters).trail
+            sequence, _ = _forward(backend, plan, x, starts, before, parameters)
+        trail, y = sequence.trail, sequence.y
         ctx.consumed = True
         T, B, n = y.shape
         looks = plan.remember != PLAIN
@@ -195,7 +176,7 @@ class _Sequence(torch.autograd.Function):
             energy=x.new_zeros(B, n),
             threshold=x.new_zeros(B, n),
         )
-        backend.backward(plan, parameters, starts, before, trail, y, d_y, gradients)
+        backend.backward(sequence, d_y, gradients)
 
         # The parameters' gradients, each as one product over all steps and rows.
         d_columns = trail.gates.view(T * B, -1)
@@ -247,7 +228,7 @@ def _run(
         return _Sequence.apply(  # type: ignore[no-any-return,no-untyped-call]  # torch's
             backend, plan, starts, before.scores, before.ages, *differentiable
         )
-    return _outputs(plan, _forward(backend, plan, x, starts, before, parameters))
+    return _outputs(*_forward(backend, plan, x, starts, before, parameters))
 
 
 def _widened(parameters: Parameters, n: int, extra: int) -> Parameters:
