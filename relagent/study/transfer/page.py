@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -86,12 +88,16 @@ of the mean over seeds ({RESAMPLES:,} resamples), too narrow where seeds are few
 in its order. Bold: above the paper's RelLSTM."""
 
 
+def _settings_words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}` {json.dumps(value)}" for name, value in settings.items())
+
+
 def _protocol(view: View, name: str) -> str:
     known = load_protocol(name) if name in NAMES else None
     runs = [run for run in view.results if run.protocol == name]
     settings = _settings(runs)
     differing = "".join(
-        f"- {pair}: {json.dumps(entry['settings'])}: {entry['reason']}\n"
+        f"- {pair}: {_settings_words(entry['settings'])}, because {entry['reason']}\n"
         for pair, entry in (known.pairs.items() if known is not None else ())
     )
     heading, rows = improvement_rows(view, name)
