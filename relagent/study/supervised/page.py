@@ -69,7 +69,7 @@ DEVIATIONS = """\
   SAB takes the LSTM's; where a table names one learning rate for expRNN, that of its rotation is a
   tenth; where it names no optimiser for the LSTM, Adam.
 - Hidden sizes and the clipping of gradients are those of the authors' code, but for MNIST by 7
-  pixels, a task of this project: there all memories have 100 units and one step size.
+  pixels, a task of this project: there all memories have 100 units, the same batches and step size.
 """
 
 
