@@ -21,6 +21,7 @@ SMALL = [
     *("--env", "MiniGrid-DoorKey-5x5-v0", "--memory", "rel", "--nu", "3", "--rho", "2"),
     *("--n-envs", "8", "--n-steps", "32", "--batch-size", "64", "--hidden-size", "16"),
     *("--n-epochs", "2", "--checkpoint-every", "3000", "--threads", "1"),
+    *("--blind-spells", "0.2", "--dead-cells", "0.2"),
 ]
 
 
@@ -145,6 +146,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
         (["--steps", "0"], "at least 1"),
         (["--n-envs", "-3"], "at least 1"),
         (["--learning-rate", "nan"], "learning"),
+        (["--dead-cells", "1.5"], "between 0 and 1"),
         (["--device", "tpu"], "auto, cpu or cuda"),
         (["--parts", "smell"], "smell"),
         (["--step", "5"], "--step"),
