@@ -40,7 +40,7 @@ from relagent.envs.pool import (
     pool_ids,
 )
 from relagent.envs.seeding import SeedError, evaluation_seeds, training_seeds
-from relagent.envs.sight import ImpairedSightVecEnv, SightError
+from relagent.envs.sight import ImpairedSightVecEnv, Impairments, SightError
 
 __all__ = [
     "IMAGE_HIGH",
@@ -58,6 +58,7 @@ __all__ = [
     "EnvPoolVecEnv",
     "GridObservation",
     "ImpairedSightVecEnv",
+    "Impairments",
     "ObservationPartsError",
     "Pair",
     "PoolAttributeError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from gymnasium import spaces
@@ -21,50 +21,55 @@ MOST_DEAD = 0.9
 
 
 class SightError(RelagentError):
-    """Short sight that cannot work."""
+    """Impairments of sight that cannot work."""
+
+
+class Impairments(NamedTuple):
+    """In which shares of the episodes the agent sees less, each drawn at random and independently.
+
+    A view of 7 x 7 cells shows all of a small world at once, so that an agent that learns there
+    finds shortcuts that a larger world does not have. Each impairment closes one of them. A cell
+    that is not seen has the codes 0, as those behind walls have.
+    """
+
+    short_sight: float = 0.0
+    """Cells further away than a range of 1 to V - 2 cells (drawn for the episode; to the side, or
+    ahead) are unseen. The agent has to look for things, not only at them."""
+    blind_spells: float = 0.0
+    """Spells come and go in which nothing is seen but the cell that the agent stands on. Without,
+    it has seen everything after some steps, and learns that it knows what matters because time has
+    passed."""
+    dead_cells: float = 0.0
+    """Some places of the view show nothing, each with a probability that is drawn for the episode,
+    from 0 to 0.9. Without, it learns from where everything can be seen, and gives up where it is
+    not."""
 
 
 class ImpairedSightVecEnv(VecEnvWrapper):
     """Let the agent see fewer cells in some of the episodes it trains in.
 
-    A view of 7 x 7 cells shows all of a small world at once, so that an agent that learns there
-    finds shortcuts that a larger world does not have. Three impairments close them, each in a share
-    of the episodes, drawn at random and independently. A cell that is not seen has the codes 0, as
-    those behind walls have.
-
-    *Short sight*: cells further away than a range of 1 to V - 2 cells (drawn for the episode; to
-    the side, or ahead) are unseen. The agent has to look for things, not only at them.
-
-    *Blind spells* come and go, in which the agent sees nothing but the cell that it stands on.
-    Without, it has seen everything after some steps, and learns that it knows what matters because
-    time has passed.
-
-    *Dead cells*: some places of the view show nothing, each with a probability that is drawn for
-    the episode, from 0 to 0.9. Without, it learns from where everything can be seen, and gives up
-    where it is not.
-
-    All are augmentations of observations, as in RAD (Laskin et al. 2020), but for many steps.
-    Scores of such episodes are not those of the world: ``episode`` and ``is_success`` are taken out
-    of their infos.
+    This is an augmentation of observations, as in RAD (Laskin et al. 2020), but for many steps.
+    Scores of impaired episodes are not those of the world: ``episode`` and ``is_success`` are taken
+    out of their infos.
 
     Args:
         venv: environments with the observations of :func:`~relagent.envs.make_vec_env`.
-        shares: probabilities that an episode is short-sighted, has blind spells, has dead cells.
+        shares: probabilities that an episode has an impairment.
         seed: of what is drawn; as in any environment, :meth:`seed` counts from the next reset on.
 
     Raises:
         SightError: a share is no probability, or observations have no view.
     """
 
-    def __init__(self, venv: VecEnv, shares: tuple[float, float, float], seed: int = 0) -> None:
+    def __init__(self, venv: VecEnv, shares: Impairments, seed: int = 0) -> None:
         super().__init__(venv)
         for share in shares:
             if not 0 <= share <= 1:
                 raise SightError(f"a share of {share} cannot work: use 0 to 1")
         space = self.observation_space
         if not (isinstance(space, spaces.Dict) and "image" in space.spaces):
-            raise SightError(f"observations without an image cannot be cut short: {space}")
-        self.short, self.blind, self.dead = shares
+            raise SightError(f"observations without an image have no sight to impair: {space}")
+        self.shares = shares
         view, envs = int((space["image"].shape or (0,))[0]), self.num_envs
         self._distance = distances(view)
         self._ranges = np.full(envs, view)
@@ -115,23 +120,25 @@ class ImpairedSightVecEnv(VecEnvWrapper):
     def _draw(self, where: Array) -> None:
         """Draw the impairments of episodes that begin."""
         random, (envs, view, _) = self._generator.random, self._dead.shape
-        short = random(envs) < self.short
+        short = random(envs) < self.shares.short_sight
         drawn = self._generator.integers(1, view - 1, envs)
         self._ranges = np.where(where, np.where(short, drawn, view), self._ranges)
-        if self.blind:
-            spells = random(envs) < self.blind
+        if self.shares.blind_spells:
+            spells = random(envs) < self.shares.blind_spells
             first = spells & (random(envs) < BEGINS / (BEGINS + ENDS))
             self._has_spells = np.where(where, spells, self._has_spells)
             self._in_spell = np.where(where, first, self._in_spell)
-        if self.dead:
-            probability = np.where(random(envs) < self.dead, MOST_DEAD * random(envs), 0)
+        if self.shares.dead_cells:
+            probability = np.where(
+                random(envs) < self.shares.dead_cells, MOST_DEAD * random(envs), 0
+            )
             dead = random((envs, view, view)) < probability[:, None, None]
             here = where[:, None, None]
             self._dead = np.where(here, dead & (self._distance > 0), self._dead)
 
     def _pass_time(self) -> None:
         """Let blind spells begin and end."""
-        if self.blind:
+        if self.shares.blind_spells:
             drawn = self._generator.random(self.num_envs)
             goes_on = np.where(self._in_spell, drawn >= ENDS, drawn < BEGINS)
             self._in_spell = self._has_spells & goes_on

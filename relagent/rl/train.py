@@ -22,7 +22,7 @@ from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoar
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 from torch.utils.tensorboard import SummaryWriter
 
-from relagent.envs import ImpairedSightVecEnv, backend_of, make_vec_env
+from relagent.envs import ImpairedSightVecEnv, Impairments, backend_of, make_vec_env
 from relagent.memories import MEMORIES, make_memory
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.relevancy import RelevancyMemory
@@ -119,7 +119,7 @@ class TrainConfig(Config):
         for name in ("learning_rate", "clip_range", "max_grad_norm", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise ConfigError(name, getattr(self, name), "it must be more than 0")
-        for name in ("gamma", "gae_lambda", "short_sight", "blind_spells", "dead_cells"):
+        for name in ("gamma", "gae_lambda", *Impairments._fields):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(name, getattr(self, name), "it must be between 0 and 1")
         # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
@@ -213,7 +213,7 @@ def make_model(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
         backend=config.backend,  # type: ignore[arg-type]  # checked by the option's choices
         parts=config.parts,
     )
-    impairments = (config.short_sight, config.blind_spells, config.dead_cells)
+    impairments = Impairments(config.short_sight, config.blind_spells, config.dead_cells)
     if any(impairments) and is_grid_space(venv.observation_space):
         venv = ImpairedSightVecEnv(venv, impairments, config.seed)
     worlds = ReplayableVecEnv(venv)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from relagent.envs import ImpairedSightVecEnv, SightError, make_vec_env
+from relagent.envs import ImpairedSightVecEnv, Impairments, SightError, make_vec_env
 from relagent.envs.sight import distances
 from relagent.rl.worlds import ReplayableVecEnv
 
@@ -33,12 +33,10 @@ class Shown(VecEnvWrapper):
         return step
 
 
-def worlds(
-    short: float = 0.0, blind: float = 0.0, dead: float = 0.0, n_envs: int = 8
-) -> tuple[ImpairedSightVecEnv, Shown]:
+def worlds(n_envs: int = 8, **shares: float) -> tuple[ImpairedSightVecEnv, Shown]:
     """Worlds with impaired sight, and the same as they are."""
     shown = Shown(make_vec_env(WORLD, n_envs, seed=0, backend="minigrid"))
-    return ImpairedSightVecEnv(shown, (short, blind, dead), seed=3), shown
+    return ImpairedSightVecEnv(shown, Impairments(**shares), seed=3), shown
 
 
 def test_the_agent_stands_in_the_middle_of_the_last_row() -> None:
@@ -48,14 +46,19 @@ def test_the_agent_stands_in_the_middle_of_the_last_row() -> None:
     assert table[0, 6] == 3 and table[3, 0] == table[0, 0] == 6
 
 
-SHARES = [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
+SHARES = [
+    Impairments(),
+    Impairments(short_sight=0.5),
+    Impairments(short_sight=1),
+    Impairments(blind_spells=1),
+    Impairments(dead_cells=1),
+    Impairments(0.3, 0.3, 0.3),
+]
 
 
-@pytest.mark.parametrize("shares", [*SHARES, (0.3, 0.3, 0.3)])
-def test_what_is_not_visible_is_0_and_all_else_is_as_it_was(
-    shares: tuple[float, float, float],
-) -> None:
-    envs, shown = worlds(*shares)
+@pytest.mark.parametrize("shares", SHARES)
+def test_what_is_not_visible_is_0_and_all_else_is_as_it_was(shares: Impairments) -> None:
+    envs, shown = worlds(**shares._asdict())
     rng = np.random.default_rng(0)
     observations: Any = envs.reset()
     impaired_episodes = episodes = 0
@@ -77,7 +80,7 @@ def test_what_is_not_visible_is_0_and_all_else_is_as_it_was(
     assert episodes > 10
     if max(shares) < 1:
         assert 0 < impaired_episodes < episodes or not any(shares)
-    elif shares[2] < 1:  # an episode may happen to have no dead cell
+    elif shares.dead_cells < 1:  # an episode may happen to have no dead cell
         assert impaired_episodes == episodes
 
 
@@ -97,7 +100,7 @@ def still(envs: ImpairedSightVecEnv, steps: int) -> np.ndarray:
 
 
 def test_ranges_are_drawn_once_an_episode() -> None:
-    visible = still(worlds(short=1.0, n_envs=64)[0], 5)
+    visible = still(worlds(64, short_sight=1)[0], 5)
     assert (visible == visible[0]).all()
     ranges = [{reach for reach in range(8) if np.array_equal(v, distances(7) <= reach)}
               for v in visible[0]]  # fmt: skip
@@ -106,7 +109,7 @@ def test_ranges_are_drawn_once_an_episode() -> None:
 
 
 def test_blind_spells_come_and_go() -> None:
-    visible = still(worlds(blind=1.0, n_envs=64)[0], 240)
+    visible = still(worlds(64, blind_spells=1)[0], 240)
     blind = visible.sum(axis=(2, 3)) == 1
     assert visible[~blind].all()
     begins, ends = ~blind[:-1] & blind[1:], blind[:-1] & ~blind[1:]
@@ -116,7 +119,7 @@ def test_blind_spells_come_and_go() -> None:
 
 
 def test_dead_cells_stay_dead() -> None:
-    visible = still(worlds(dead=1.0, n_envs=256)[0], 5)
+    visible = still(worlds(256, dead_cells=1)[0], 5)
     assert (visible == visible[0]).all()
     alive = visible[0].reshape(256, 49).mean(axis=1)
     assert alive.min() < 0.2 and alive.max() > 0.95
@@ -124,7 +127,7 @@ def test_dead_cells_stay_dead() -> None:
 
 
 def test_other_parts_and_rewards_stay() -> None:
-    envs, shown = worlds(1.0)
+    envs, shown = worlds(short_sight=1)
     observations: Any = envs.reset()
     for part in ("direction", "previous_action"):
         assert np.array_equal(observations[part], shown.observations[part])
@@ -132,7 +135,10 @@ def test_other_parts_and_rewards_stay() -> None:
 
 
 def test_worlds_and_impairments_can_be_replayed() -> None:
-    envs, again = (ReplayableVecEnv(worlds(0.5, 0.5, 0.5)[0]) for _ in range(2))
+    envs, again = (
+        ReplayableVecEnv(worlds(short_sight=0.5, blind_spells=0.5, dead_cells=0.5)[0])
+        for _ in range(2)
+    )
     rng = np.random.default_rng(1)
     envs.restart(11)
     for _ in range(300):
@@ -142,14 +148,14 @@ def test_worlds_and_impairments_can_be_replayed() -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
-@pytest.mark.parametrize("impairment", ["short", "blind", "dead"])
+@pytest.mark.parametrize("impairment", Impairments._fields)
 def test_a_share_is_a_probability(impairment: str, share: float) -> None:
     with pytest.raises(SightError, match="use 0 to 1"):
-        worlds(**{impairment: share})  # type: ignore[arg-type]  # one of the three
+        worlds(**{impairment: share})
 
 
 def test_without_a_view_there_is_nothing_to_cut() -> None:
     venv = DummyVecEnv([lambda: gym.make("CartPole-v1")])
     assert isinstance(venv.observation_space, spaces.Box)
     with pytest.raises(SightError, match="image"):
-        ImpairedSightVecEnv(venv, (0.5, 0, 0))
+        ImpairedSightVecEnv(venv, Impairments(0.5))
