@@ -129,12 +129,10 @@ class ImpairedSightVecEnv(VecEnvWrapper):
             self._has_spells = np.where(where, spells, self._has_spells)
             self._in_spell = np.where(where, first, self._in_spell)
         if self.shares.dead_cells:
-            probability = np.where(
-                random(envs) < self.shares.dead_cells, MOST_DEAD * random(envs), 0
-            )
-            dead = random((envs, view, view)) < probability[:, None, None]
-            here = where[:, None, None]
-            self._dead = np.where(here, dead & (self._distance > 0), self._dead)
+            has = random(envs) < self.shares.dead_cells
+            probability = np.where(has, MOST_DEAD * random(envs), 0)[:, None, None]
+            dead = (random((envs, view, view)) < probability) & (self._distance > 0)
+            self._dead = np.where(where[:, None, None], dead, self._dead)
 
     def _pass_time(self) -> None:
         """Let blind spells begin and end."""
