@@ -98,7 +98,7 @@ def improvement_rows(view: View, protocol: str) -> tuple[list[str], list[list[st
         for rival in rivals:
             for role in ROLES:
                 found = view.improvement(protocol, rival, role, pair)
-                several = found is not None and (found[1] > 1 or found[2] > 1)
+                several = found is not None and min(found[1:3]) > 1
                 row.append(NOTHING if found is None else estimate(found[0], several, 2))
         rows.append(row)
     return heading, rows
