@@ -38,8 +38,8 @@ methods as well as of scores.
 DEVIATIONS = """\
 Beside those faults, these things differ from the paper in both protocols:
 
-- The view's cells are read as sums of embeddings of object, colour and state, then by convolutions
-  of 3 x 3; the authors' network had convolutions of 2 x 2 with a max-pooling.
+- Each cell of the view is read with its place, as a sum of embeddings, and each feature takes the
+  cell that has most of it; the authors' network had convolutions of 2 x 2 with a max-pooling.
 - Minibatches take whole worlds, and gradients reach back through the whole rollout of 128 steps;
   states remembered from before it are constants.
 - The value of an episode's last observation is added where the time limit cut it off.
