@@ -106,7 +106,7 @@ def _opening(view: View) -> str:
     return f"""\
 {WHAT[view.study]}
 
-{len(view.results)} runs so far. Made by
+Runs so far: {len(view.results)}. Made by
 
 ```sh
 python -m relagent.study {view.study}{budget}   # trains what is not there yet

@@ -73,7 +73,7 @@ def _opening(view: View) -> str:
     episodes = listed(f"{n:,}" for n in {r.evaluation["episodes"] for r in view.results})
     return f"""\
 Agents with different memories are trained in a small world and scored there and, unchanged, in
-larger ones. {len(view.results)} runs so far. Made by
+larger ones. Runs so far: {len(view.results)}. Made by
 
 ```sh
 python -m relagent.study table4   # trains and plays what is not there yet

@@ -52,7 +52,7 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
     page = (folder / "README.md").read_text()
     for part in (
         "# Copy\n",
-        "4 runs so far",
+        "Runs so far: 4",
         "python -m relagent.study copy   # trains",
         "every 100 updates, 100 fresh\nsequences, 1,000 symbols",
         "Seeds: 0 / 1.",

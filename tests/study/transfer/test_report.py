@@ -176,7 +176,7 @@ def test_the_csv_holds_the_numbers(folder: Path) -> None:
 def test_the_page_says_how_it_was_made(folder: Path) -> None:
     page = (folder / "README.md").read_text()
     for part in (
-        "11 runs so far",
+        "Runs so far: 11",
         "4 episodes",
         "the attention memory was emptied at *every* step",
         "| `learning_rate` | 0.0005 |",
