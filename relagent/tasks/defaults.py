@@ -122,7 +122,11 @@ def default_config(task: str, memory: str, **settings: Any) -> TaskConfig:
         )
     row = TABLES[task][row_of]
     taken = options_of(memory)
-    values = {**row._asdict(), "combine": "sum"}  # chosen: the appendix's sum, not the code's mean
+    values: dict[str, Any] = row._asdict()
+    # Chosen: the appendix's sum, but the mean of the authors' code for cells without a bound, where
+    # a sum may grow from step to step: RelRNN with modReLU diverged on denoise.
+    unbounded = memory not in GATED and settings.get("nonlinearity", row.nonlinearity) != "tanh"
+    values["combine"] = "mean" if unbounded else "sum"
     for name in ("nonlinearity", "nu", "rho", "combine", "orthogonal_learning_rate"):
         if name not in taken:
             values[name] = None

@@ -124,6 +124,25 @@ def test_settings_of_the_paper(task: str, memory: str, settings: tuple[object, .
     assert tuple(getattr(config, name) for name in names) == settings
 
 
+@pytest.mark.parametrize(
+    ("task", "memory", "settings", "combine"),
+    [
+        ("copy", "rel-rnn", {}, "sum"),
+        ("denoise", "rel-rnn", {}, "mean"),
+        ("denoise", "mem-rnn", {}, "mean"),
+        ("denoise", "rel-rnn", {"nonlinearity": "tanh"}, "sum"),
+        ("denoise", "rel-rnn", {"combine": "sum"}, "sum"),
+        ("copy", "rel-rnn", {"nonlinearity": "relu"}, "mean"),
+        ("denoise", "rel", {}, "sum"),
+        ("denoise", "lstm", {}, None),
+    ],
+)
+def test_states_without_a_bound_are_averaged(
+    task: str, memory: str, settings: dict[str, str], combine: str | None
+) -> None:
+    assert default_config(task, memory, **settings).combine == combine
+
+
 def test_impossible_settings() -> None:
     with pytest.raises(ConfigError, match="nu is 3; lstm takes none"):
         default_config("copy", "lstm", nu=3)
