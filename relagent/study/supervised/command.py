@@ -85,7 +85,7 @@ def grid_command(arguments: argparse.Namespace) -> int:
     tasks = []
     for T, memory in chosen_cells(study, arguments.memories, arguments.delays):
         for seed in range(arguments.seeds):
-            settings = {**GRIDS[study].settings_of(memory), **given, "seed": seed}
+            settings = {**GRIDS[study].settings_of(memory, given), "seed": seed}
             if T is not None:
                 settings["T"] = T
             config = default_config(study, memory, **settings)

@@ -25,19 +25,27 @@ class Grid:
         rows: delays, and the memories that are run at each of them.
         budget: updates (copy, denoise) or epochs (mnist, ptb) of a run that is not solved before.
         seeds: how many.
-        settings: of relagent.tasks, where they are not its defaults; memories that do not take one
-            go without.
+        form: settings of the task itself, where they are not its defaults.
+        settings: all others, for tasks of that form alone.
     """
 
     rows: tuple[tuple[tuple[int | None, ...], tuple[str, ...]], ...]
     budget: int
     seeds: int = 1
+    form: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def settings_of(self, memory: str) -> dict[str, Any]:
-        """Return those of the settings that a memory takes."""
+    def settings_of(self, memory: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what differs from the defaults of relagent.tasks.
+
+        Args:
+            memory: settings that it does not take are left out.
+            given: settings that were asked for; they come before the grid's.
+        """
         others = set(OPTIONS) - options_of(memory)
-        return {name: value for name, value in self.settings.items() if name not in others}
+        own = {name: value for name, value in self.settings.items() if name not in others}
+        usual = all(given.get(name, value) == value for name, value in self.form.items())
+        return {**self.form, **(own if usual else {}), **given}
 
     @property
     def cells(self) -> list[Cell]:
@@ -71,8 +79,8 @@ GRIDS: dict[str, Grid] = {
     "mnist": Grid(
         rows=(((None,), ("rel-rnn", "rel", "lstm", "exp-rnn")),),
         budget=6,
+        form={"group": 7},
         settings={
-            "group": 7,
             "hidden_size": 100,
             "batch_size": 32,
             "learning_rate": 2e-3,

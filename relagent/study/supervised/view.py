@@ -113,7 +113,7 @@ class View:
 
 
 def _default_variant(study: str) -> str:
-    return variant({"permuted": False, **GRIDS[study].settings})
+    return variant({"permuted": False, **GRIDS[study].form})
 
 
 def variant_title(name: str) -> str:

@@ -79,10 +79,17 @@ def test_attention_to_everything_is_scored_on_fewer_sequences_of_long_delays() -
 
 
 def test_settings_are_for_memories_that_take_them() -> None:
-    settings = GRIDS["mnist"].settings
-    assert "orthogonal_learning_rate" in settings
-    for _, memory in GRIDS["mnist"].cells:
-        config = default_config("mnist", memory, **GRIDS["mnist"].settings_of(memory))
+    grid = GRIDS["mnist"]
+    assert "orthogonal_learning_rate" in grid.settings
+    for _, memory in grid.cells:
+        config = default_config("mnist", memory, **grid.settings_of(memory, {"batch_size": 8}))
         assert (config.orthogonal_learning_rate is not None) == (memory == "exp-rnn")
-        for name in set(settings) - {"orthogonal_learning_rate"}:
-            assert getattr(config, name) == settings[name]
+        assert config.batch_size == 8
+        for name in set(grid.settings) - {"orthogonal_learning_rate", "batch_size"}:
+            assert getattr(config, name) == grid.settings[name]
+
+
+def test_another_form_of_a_task_keeps_the_defaults() -> None:
+    grid = GRIDS["mnist"]
+    assert grid.settings_of("rel", {"permuted": True})["learning_rate"] == 2e-3
+    assert grid.settings_of("rel", {"group": 1}) == {"group": 1}
