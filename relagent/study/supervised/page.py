@@ -250,6 +250,7 @@ def _made_with(view: View) -> str:
 ## Made with
 
 - Machine: {machines(view.results)}; one process a run, one thread each.
-- Time of those processes: {hours:.2f} h of training; a run was begun or resumed {sessions} times at most.
+- Time of those processes: {hours:.2f} h of training; times that a run was begun or resumed: at most
+  {sessions}.
 - Versions: {versions(view.results, "training") or NOTHING}.
 - Commits of training: {commits(view.results)}."""
