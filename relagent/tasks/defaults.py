@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from relagent.memories import MEMORIES, MemoryOptionError, make_memory
-from relagent.tasks.config import TaskConfig, options_of
+from relagent.tasks.config import OPTIONS, TaskConfig, options_of
 from relagent.tasks.copy import CopyConfig
 from relagent.tasks.denoise import DenoiseConfig
 from relagent.tasks.mnist import MNISTConfig
@@ -127,7 +127,7 @@ def default_config(task: str, memory: str, **settings: Any) -> TaskConfig:
     # a sum may grow from step to step: RelRNN with modReLU diverged on denoise.
     unbounded = memory not in GATED and settings.get("nonlinearity", row.nonlinearity) != "tanh"
     values["combine"] = "mean" if unbounded else "sum"
-    for name in ("nonlinearity", "nu", "rho", "combine", "orthogonal_learning_rate"):
+    for name in OPTIONS:
         if name not in taken:
             values[name] = None
     values |= {"memory": memory, "hidden_size": hidden_size(task, memory), **settings}

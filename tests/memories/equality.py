@@ -112,3 +112,19 @@ def assert_same(
             error = (found - expected).abs().max() / (1 + expected.abs().max())
             tolerance = gradients if name.startswith("d ") else values
             assert error <= (tolerance or TOLERANCE[expected.dtype]), f"{name}: {error}"
+
+
+def check_reset(
+    memory: Memory[Any], x: Tensor, state: AnyState, starts: Tensor, poison: float
+) -> None:
+    """Begin episodes in rows 1 and 2: nothing before has any influence, not even ``poison``."""
+    starts[0, 1:3] = True
+    poisoned = map_state(
+        lambda t: t.index_fill(0, torch.tensor([1, 2]), poison) if t.is_floating_point() else t,
+        state,
+    )
+    clean, dirty = (everything(memory, x, s, starts) for s in (state, poisoned))
+    for found, expected in zip(dirty.values(), clean.values(), strict=True):
+        assert torch.equal(found, expected)
+    for gradient in (value for key, value in dirty.items() if key.startswith("d before")):
+        assert (gradient[1:3] == 0).all()

@@ -13,9 +13,17 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from relagent.memories import MEMORIES, Memory, kernels, make_memory, map_state
+from relagent.memories import MEMORIES, Memory, kernels, make_memory
 from relagent.memories.kernels import records, unroll
-from tests.memories.equality import DTYPES, KERNELS, assert_same, everything, problem, shaken
+from tests.memories.equality import (
+    DTYPES,
+    KERNELS,
+    assert_same,
+    check_reset,
+    everything,
+    problem,
+    shaken,
+)
 from tests.memories.races import Races
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
@@ -141,16 +149,7 @@ def test_ties_are_broken_as_in_the_definition(triton_on_the_cpu: None, silent: s
 def test_nothing_before_a_reset_has_any_influence(triton_on_the_cpu: None, name: str) -> None:
     memory = make_memory(name, 3, 16)
     x, state, starts = problem(memory, steps=3, rows=4, before=5, chance=0.0)
-    starts[0, 1:3] = True
-    poisoned = map_state(
-        lambda t: t.index_fill(0, torch.tensor([1, 2]), torch.nan) if t.is_floating_point() else t,
-        state,
-    )
-    clean, dirty = (everything(memory, x, s, starts) for s in (state, poisoned))
-    for found, expected in zip(dirty.values(), clean.values(), strict=True):
-        assert torch.equal(found, expected)
-    for gradient in (value for key, value in dirty.items() if key.startswith("d before")):
-        assert (gradient[1:3] == 0).all()
+    check_reset(memory, x, state, starts, torch.nan)
 
 
 @interpreted

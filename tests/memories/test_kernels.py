@@ -23,7 +23,15 @@ from relagent.memories.kernels import native
 from relagent.memories.kernels.native import jit
 from relagent.memories.kernels.product import PANEL, add_product
 from relagent.memories.kernels.transcendental import exp, sigmoid, tanh
-from tests.memories.equality import DTYPES, KERNELS, assert_same, everything, memories, problem
+from tests.memories.equality import (
+    DTYPES,
+    KERNELS,
+    assert_same,
+    check_reset,
+    everything,
+    memories,
+    problem,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -100,16 +108,7 @@ def test_nothing_before_a_reset_has_any_influence(name: str, poison: float) -> N
     torch.manual_seed(0)
     memory = make_memory(name, 3, 16).double()
     x, state, starts = problem(memory, steps=6, rows=4, before=8, chance=0.0)
-    starts[0, 1:3] = True
-    poisoned = map_state(
-        lambda t: t.index_fill(0, torch.tensor([1, 2]), poison) if t.is_floating_point() else t,
-        state,
-    )
-    clean, dirty = (everything(memory, x, s, starts) for s in (state, poisoned))
-    for found, expected in zip(dirty.values(), clean.values(), strict=True):
-        assert torch.equal(found, expected)
-    for gradient in (value for key, value in dirty.items() if key.startswith("d before")):
-        assert (gradient[1:3] == 0).all()
+    check_reset(memory, x, state, starts, poison)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
