@@ -5,6 +5,7 @@ Each takes its settings and a question whether to stop, and returns the picture 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from relagent.rl.figure import COLOURS
 from relagent.runs.config import ConfigError, option
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.run import LoadedModel
+from relagent.tasks.train import DivergenceError
 
 
 class Drawn(NamedTuple):
@@ -67,10 +69,13 @@ def figure3(config: Figure3Config, stop: Stop) -> Drawn:
             for seed in range(config.seeds):
                 options = {name: size, other: OTHER}
                 model = config.settings("denoise", config.memory, seed, **options)
-                rows.append(_measured(model, config, stop, axes if seed == 0 else None, colour))
-            found = [f"{100 * row['accuracy']:.0f}%" for row in rows]
+                row, findings = measured(model, config, stop)
+                rows.append(row)
+                if seed == 0 and findings is not None:
+                    draw_profile(axes, findings.profile(lambda paths: paths.total), colour)
             greek = {"rho": "ρ", "nu": "ν"}
-            label = f"{greek[name]} = {size} (accuracy {', '.join(found)})"
+            found = [outcome(row["accuracy"]) for row in rows]
+            label = f"{greek[name]} = {size} ({', '.join(found)})"
             axes.plot([], [], color=colour, label=label)
             numbers[f"{name}={size}"] = rows
         axes.set_title(f"{greek[name]} varies, {greek[other]} = {OTHER}")
@@ -80,34 +85,48 @@ def figure3(config: Figure3Config, stop: Stop) -> Drawn:
     return Drawn(figure, {"models": numbers, **figure3_verdict(numbers)})
 
 
-def _measured(
-    model: TaskConfig, config: TrainedConfig, stop: Stop, axes: Axes | None, colour: str
-) -> dict[str, Any]:
-    """Train or load a model, draw its profile and return its numbers."""
-    findings = gradients_of(trained(model, Path(config.runs), stop), config.sequences)
-    if axes is not None:
-        draw_profile(axes, findings.profile(lambda paths: paths.total), colour)
-    return _row(model, config, findings)
+class Measured(NamedTuple):
+    """A model of a figure: its numbers, and its gradients unless its training diverged."""
+
+    row: dict[str, Any]
+    findings: Findings | None
 
 
-def _row(model: TaskConfig, config: TrainedConfig, findings: Findings) -> dict[str, Any]:
-    return {
-        "seed": model.seed,
-        "accuracy": final_accuracy(run_of(model, Path(config.runs))),
-        **plain(norms_of(findings)),
-    }
+def measured(model: TaskConfig, config: TrainedConfig, stop: Stop) -> Measured:
+    """Train or load a model and measure its gradients."""
+    loaded = _trained(model, config, stop)
+    if loaded is None:
+        return Measured({"seed": model.seed, "accuracy": None}, None)
+    findings = gradients_of(loaded, config.sequences)
+    accuracy = final_accuracy(run_of(model, Path(config.runs)))
+    row = {"seed": model.seed, "accuracy": accuracy, **plain(norms_of(findings))}
+    return Measured(row, findings)
+
+
+def _trained(model: TaskConfig, config: TrainedConfig, stop: Stop) -> LoadedModel | None:
+    """Train or load a model; ``None``, and a line that says so, where training diverges."""
+    try:
+        return trained(model, Path(config.runs), stop)
+    except DivergenceError as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def outcome(accuracy: float | None) -> str:
+    """Say in a word or two how training ended: ``94% right``."""
+    return "diverged" if accuracy is None else f"{100 * accuracy:.0f}% right"
 
 
 def figure3_verdict(models: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Say whether figure 3's statement holds: unstable for ρ = 3, stable for the others, ν minor.
 
     Stability is measured by :attr:`Norms.decades`, the powers of ten that 90% of the norms span,
-    as the median over seeds.
+    as the median over seeds; a model that diverged is the least stable of all.
     """
 
     def span(name: str) -> float:
         # A norm of exactly 0 spans infinitely many powers, which JSON writes as null.
-        values = [np.inf if (v := row["decades"]) is None else v for row in models[name]]
+        values = [np.inf if (v := row.get("decades")) is None else v for row in models[name]]
         return float(np.median(values))
 
     rho, nu = ([span(f"{name}={size}") for size in SIZES] for name in ("rho", "nu"))
@@ -162,13 +181,14 @@ def memories(config: MemoriesConfig, stop: Stop) -> Drawn:
         rows = []
         for seed in range(config.seeds):
             model = config.model(memory, seed)
-            after = gradients_of(trained(model, Path(config.runs), stop), config.sequences)
+            row, after = measured(model, config, stop)
             before = gradients_of(untrained(model), config.sequences)
-            rows.append({**_row(model, config, after), "untrained": plain(norms_of(before))})
+            rows.append({**row, "untrained": plain(norms_of(before))})
             if seed == 0:
-                label = f"{name} (accuracy {100 * rows[0]['accuracy']:.0f}%)"
+                panels[1].plot([], [], color=colour, label=f"{name} ({outcome(row['accuracy'])})")
                 for axes, found in zip(panels, (before, after), strict=True):
-                    _draw_median(axes, found.profile(lambda paths: paths.total), colour, label)
+                    if found is not None:
+                        _draw_median(axes, found.profile(lambda paths: paths.total), colour)
         numbers[memory] = rows
     for axes, title in zip(panels, ("before training", "after training"), strict=True):
         axes.set_title(title)
@@ -178,8 +198,8 @@ def memories(config: MemoriesConfig, stop: Stop) -> Drawn:
     return Drawn(figure, {"models": numbers})
 
 
-def _draw_median(axes: Axes, profile: Profile, colour: str, label: str) -> None:
-    draw_profile(axes, Profile(profile.median, profile.median, profile.median), colour, label)
+def _draw_median(axes: Axes, profile: Profile, colour: str) -> None:
+    draw_profile(axes, Profile(profile.median, profile.median, profile.median), colour)
 
 
 def _finish(axes: Axes) -> None:
@@ -208,26 +228,22 @@ def tradeoff(config: TradeoffConfig, stop: Stop) -> Drawn:
     axes = figure.add_subplot()
     numbers: dict[str, Any] = {}
     for colour, (memory, name) in zip(COLOURS, NAMES.items(), strict=True):
-        rows = []
-        for seed in range(config.seeds):
-            model = config.model(memory, seed)
-            loaded = trained(model, Path(config.runs), stop)
-            rows.append(_row(model, config, gradients_of(loaded, config.sequences)))
-        measured = replace(config.model(memory, 0), batch_size=config.peak_batch)
-        kernel, plainly = (peak_megabytes(measured, definition=d) for d in (False, True))
+        rows = [measured(config.model(memory, s), config, stop).row for s in range(config.seeds)]
+        batch = replace(config.model(memory, 0), batch_size=config.peak_batch)
+        kernel, plainly = (peak_megabytes(batch, definition=d) for d in (False, True))
         numbers[memory] = {
             "megabytes": kernel,
             "megabytes_of_definition": plainly,
             "models": rows,
         }
         # A memory that passes exactly nothing on has no place on a logarithmic axis.
-        reach = [row["first"] / row["last"] for row in rows if row["first"] and row["last"]]
+        reach = [row["first"] / row["last"] for row in rows if row.get("first") and row["last"]]
         for value in reach:
             axes.plot([kernel, plainly], [value] * 2, ":", lw=1, color=colour)
             axes.plot(kernel, value, "o", ms=9, color=colour)
             axes.plot(plainly, value, "o", ms=9, color=colour, mfc="w")
             place = (max(kernel, plainly), value)
-            label = f"{name}\n{100 * rows[0]['accuracy']:.0f}% right"
+            label = f"{name}\n{outcome(rows[0]['accuracy'])}"
             axes.annotate(
                 label, place, xytext=(9, -8), textcoords="offset points", color=colour, fontsize=8
             )
@@ -284,19 +300,22 @@ def heatmaps(config: HeatmapsConfig, stop: Stop) -> Drawn:
     for column, task in zip(panels.T, config.tasks, strict=True):
         for axes, rho in zip(column, (config.rho, 0), strict=True):
             model = config.model(task, rho)
-            loaded = trained(model, Path(config.runs), stop)
-            score = final_accuracy(run_of(model, Path(config.runs)))
-            title = f"{task}, ν = {config.nu}, ρ = {rho}: {100 * score:.0f}% right"
-            numbers[f"{task} rho={rho}"] = {"accuracy": score} | _draw_heatmap(loaded, axes, title)
+            loaded = _trained(model, config, stop)
+            score, found = None, {}
+            if loaded is not None:
+                score = final_accuracy(run_of(model, Path(config.runs)))
+                found = _draw_heatmap(loaded, axes)
+            axes.set_title(f"{task}, ν = {config.nu}, ρ = {rho}: {outcome(score)}")
+            numbers[f"{task} rho={rho}"] = {"accuracy": score, **found}
     return Drawn(figure, {"models": numbers})
 
 
-def _draw_heatmap(loaded: LoadedModel, axes: Axes, title: str) -> dict[str, float]:
+def _draw_heatmap(loaded: LoadedModel, axes: Axes) -> dict[str, float]:
     taken = take_sequences(loaded, 1)
     look = look_back(taken.memory, taken.x)
     assert look is not None, "the memories of heatmaps can tell"
     matrix = attention_matrix(look.weights[:, 0], look.ages[:, 0])
-    image = draw_attention(matrix, axes, title, most=darkest(matrix))
+    image = draw_attention(matrix, axes, most=darkest(matrix))
     cast(Figure, axes.figure).colorbar(image, ax=axes, shrink=0.7, extend="max")
     return {
         "attention_entropy": float(attention_entropy(look).mean()),

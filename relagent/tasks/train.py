@@ -48,6 +48,7 @@ class DivergenceError(RelagentError):
     """A loss or a gradient that is no finite number; no step was taken with it."""
 
     def __init__(self, update: int, loss: float, norm: float, path: Path) -> None:
+        self.update = update
         super().__init__(
             f"training diverged at update {update:,}: loss {loss}, gradient norm {norm}; no step "
             f"was taken, batch and weights are in {path}; try a smaller --learning-rate"

@@ -115,6 +115,20 @@ def test_a_stopped_training_goes_on(tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+def test_a_model_that_diverges_is_told_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # An infinite step leaves weights that are no numbers: the second update is not taken.
+    words = ("--optimizer", "rmsprop", "--learning-rate", "1e38")
+    data = draw("figure3", tmp_path / "runs", tmp_path, *words)
+    rows = [row for rows in data["models"].values() for row in rows]
+    assert [row for row in rows if row["accuracy"] is None] == rows
+    assert "training diverged at update 2" in capsys.readouterr().err
+    assert data["decades"]["rho"] == [None] * 4 and not data["rho_3_spans_most"]
+    heat = draw("heatmaps", tmp_path / "runs", tmp_path, "--tasks", "copy", *words)
+    assert heat["models"]["copy rho=0"] == {"accuracy": None}
+
+
 def test_untrained_is_what_a_run_starts_from() -> None:
     config = TrainedConfig(T=5, hidden_size=4).settings("copy", "rel", 3)
     before = torch.random.get_rng_state()
