@@ -109,8 +109,7 @@ def decompose(memory: AttentiveRNN, x: Tensor) -> Decomposition:
     Raises:
         AnalysisInputError: the memory is not a self-attentive RNN.
     """
-    cell = memory.cell
-    if not isinstance(memory, MemRNN | RelRNN) or not isinstance(cell, RNNCell):
+    if not isinstance(memory, MemRNN | RelRNN) or not isinstance(cell := memory.cell, RNNCell):
         raise AnalysisInputError(
             f"{type(memory).__name__} has no decomposition here: pass a MemRNN or a RelRNN"
         )

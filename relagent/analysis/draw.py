@@ -139,9 +139,8 @@ def _draw_choices(figure: Any, axes: Axes, steps: list[int], norms: NDArray[np.f
     # Six powers of ten: below, a gradient teaches nothing, and the colours are for the rest.
     scale = LogNorm(max(top * 1e-6, positive.min() if positive.size else 1e-6), top * 1.0001)
     # Actions may have been left out of a long episode: every row is as high as its gap.
-    edges = np.concatenate(
-        [[steps[0] - 0.5], np.convolve(steps, [0.5, 0.5], "valid"), [steps[-1] + 0.5]]
-    )
+    between = (np.array(steps[1:]) + np.array(steps[:-1])) / 2
+    edges = np.concatenate([[steps[0] - 0.5], between, [steps[-1] + 0.5]])
     image = axes.pcolormesh(
         np.arange(norms.shape[1] + 1) - 0.5, edges, norms, cmap="viridis", norm=scale
     )

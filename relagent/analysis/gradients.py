@@ -53,9 +53,11 @@ def unroll_with_handles(
 
     Raises:
         MemoryInputError: the shapes do not fit.
+        AnalysisInputError: the memory has no module ``cell``, and no field of its state is its
+            output.
     """
-    starts = memory.check_sequence(x, episode_starts)
     state = memory.initial_state(x.shape[1]) if state is None else state
+    state, starts = memory.check_sequence(x, state, episode_starts)
     handles = torch.zeros(*x.shape[:2], memory.hidden_size, device=x.device, dtype=x.dtype)
     handles.requires_grad_()
     outputs, hidden = [], []
@@ -78,6 +80,11 @@ def _step(
         return y, made[-1], after
     # No cell was called: the output is h, and the state carries the same tensor.
     h = y + handle
+    if not any(field is y for field in after) and any(field.numel() for field in after):
+        raise AnalysisInputError(
+            f"{type(memory).__name__} does not show where its hidden state is made: let step() "
+            "return the very tensor that the state carries on, or make it in a module named cell"
+        )
     return h, h, map_state(lambda field: h if field is y else field, after)
 
 

@@ -59,7 +59,7 @@ def last_step_depths(look: Attention, row: int = 0, *, noticed: bool = False) ->
     if noticed:
         share = 1 / remembered(look).clamp(min=1)[..., None]
         enough = look.weights >= share * (1 - 1e-6)  # equal shares are noticed, all of them
-        look = look._replace(weights=look.weights * enough)
+        look = look._replace(ages=torch.where(enough, look.ages, -1))
     depths: NDArray[np.int64] = depth_matrix(attention_pattern(look, row))[-1]
     return depths
 

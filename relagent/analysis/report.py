@@ -282,8 +282,9 @@ def _markdown(page: Page, numbers: dict[str, Any]) -> str:
             "![depth](depth.png)",
             "",
             "The dependency depth of the last step on h_t is the fewest recurrent factors on any "
-            "path between them; without attention it is the number of steps in between. Theorem 2 "
-            "bounds the gradient from below by λ^d/κ^(d+1).",
+            "path between them; without attention it is the number of steps in between. In a "
+            "linear network with uniform attention over κ states, Theorem 2 bounds the gradient "
+            "from below by λ^d/κ^(d+1).",
             "",
         ]
     else:

@@ -119,19 +119,28 @@ def chain_pattern(kappa: int, depth: int, steps: int, gap: int = 3) -> tuple[lis
     return pattern, t
 
 
-def attention_pattern(look: Attention, row: int = 0, threshold: float = 0.0) -> list[list[int]]:
-    """Return the attended sets of one row of a trace: the states of weight above the threshold.
+def attention_pattern(
+    look: Attention, row: int = 0, threshold: float | None = None
+) -> list[list[int]]:
+    """Return the attended sets of one row of a trace.
 
     Args:
-        look: from :meth:`Memory.trace`, of one episode.
+        look: from :meth:`Memory.trace`, of one episode, from its first step.
         row: which row of the batch.
-        threshold: 0 counts all that is remembered; an occupied slot's weight is positive.
+        threshold: count states of more weight than this; ``None`` counts all that is remembered.
+
+    Raises:
+        AnalysisInputError: something is remembered from before the trace.
     """
     weights, ages = look.weights[:, row].tolist(), look.ages[:, row].tolist()
     pattern: list[list[int]] = [[]]
     for T, (weight, age) in enumerate(zip(weights, ages, strict=True), start=1):
-        slots = zip(weight, age, strict=True)
-        pattern.append(sorted(T - a for w, a in slots if a >= 0 and w > threshold))
+        slots = [(w, T - a) for w, a in zip(weight, age, strict=True) if a >= 0]
+        if any(member < 1 for _, member in slots):
+            raise AnalysisInputError(
+                f"step {T} remembers what was before the trace: begin with an empty memory"
+            )
+        pattern.append(sorted(i for w, i in slots if threshold is None or w > threshold))
     return pattern
 
 

@@ -79,6 +79,10 @@ class AttentiveMemory(Memory[StateT], Generic[StateT]):
             raise MemoryOptionError(f"unknown combine {combine!r}: choose sum or mean")
         if cell not in ("lstm", "rnn"):
             raise MemoryOptionError(f"unknown cell {cell!r}: choose lstm or rnn")
+        if cell == "lstm" and nonlinearity != "tanh":
+            raise MemoryOptionError(
+                f"the lstm cell has no nonlinearity {nonlinearity!r}: leave it out"
+            )
         self.combine = combine
         self.cell: LSTMCell | RNNCell = (
             LSTMCell(input_size, hidden_size)
@@ -110,8 +114,9 @@ class AttentiveMemory(Memory[StateT], Generic[StateT]):
         self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
     ) -> tuple[Tensor, StateT, Attention]:
         """:meth:`unroll` by its definition, and what it looked at ([T, B, K] and [T, B])."""
+        state, starts = self.check_sequence(x, state, episode_starts)
         outputs, looks = [], []
-        for x_t, starts_t in zip(x, self.check_sequence(x, episode_starts), strict=True):
+        for x_t, starts_t in zip(x, starts, strict=True):
             y, state, look = self.attend(x_t, self.reset(state, starts_t))
             outputs.append(y)
             looks.append(look)

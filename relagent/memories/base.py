@@ -8,13 +8,15 @@ A memory is a torch module with three methods::
 
 The state is a ``NamedTuple`` of batch-first tensors and holds *everything* that is carried from one
 step to the next; nothing hides on the module. An empty row is all zeros in floating-point fields,
-``False`` in Boolean ones and -1 in integer ones, so that one rule can reset any memory.
+``False`` in Boolean ones and -1 in integer ones, so that one rule can reset any memory. A dimension
+that an empty memory has 0 of may grow with what is remembered.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
@@ -61,11 +63,12 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         hidden_size: H, the number of output features.
 
     Raises:
-        MemoryOptionError: a size is not positive.
+        MemoryOptionError: a size is no positive whole number.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
+        check_whole(input_size=input_size, hidden_size=hidden_size)
         if input_size < 1 or hidden_size < 1:
             raise MemoryOptionError(
                 f"a memory needs sizes of at least 1, not input_size={input_size}, "
@@ -73,6 +76,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
             )
         self.input_size = input_size
         self.hidden_size = hidden_size
+        self._empty: StateT | None = None  # one empty row, to compare states with
 
     @abstractmethod
     def initial_state(self, batch: int) -> StateT:
@@ -104,11 +108,17 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         Raises:
             MemoryInputError: the shapes do not fit.
         """
-        starts = self.check_sequence(x, episode_starts)
+        state, starts = self.check_sequence(x, state, episode_starts)
         kernel = kernels.select(type(self), x)
         if kernel is not None:
             return cast("tuple[Tensor, StateT]", kernel(self, x, state, starts))
         return self.unroll_definition(x, state, starts)
+
+    def forward(
+        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+    ) -> tuple[Tensor, StateT]:
+        """:meth:`unroll`, as a module is called."""
+        return self.unroll(x, state, episode_starts)
 
     def unroll_definition(
         self, x: Tensor, state: StateT, episode_starts: Tensor
@@ -161,32 +171,80 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         """Return the parameters of a rotation, which want a smaller learning rate; mostly none."""
         return []
 
-    def check_sequence(self, x: Tensor, episode_starts: Tensor | None) -> Tensor:
-        """Check the shapes that :meth:`unroll` takes.
+    def check_sequence(
+        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+    ) -> tuple[StateT, Tensor]:
+        """Check what :meth:`unroll` takes.
 
         Returns:
-            ``episode_starts`` as Booleans [T, B], false everywhere for ``None``.
+            The state, of this memory's type, where it was another tuple; and ``episode_starts`` as
+            Booleans [T, B], false everywhere for ``None``.
 
         Raises:
-            MemoryInputError: the shapes do not fit.
+            MemoryInputError: a shape, a type or a device does not fit.
         """
         if x.dim() != 3 or x.shape[2] != self.input_size or x.shape[0] < 1:
             raise MemoryInputError(
                 f"{type(self).__name__} reads [T, B, {self.input_size}] with T of at least 1, "
                 f"not {list(x.shape)}: put time first, then the batch"
             )
+        state = self._checked_state(state, x)
         if episode_starts is None:
-            return torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        if episode_starts.shape != x.shape[:2]:
+            return state, torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        starts = torch.as_tensor(episode_starts, device=x.device)
+        if starts.shape != x.shape[:2]:
             raise MemoryInputError(
                 f"episode_starts must be {list(x.shape[:2])} like the input's time and batch, "
-                f"not {list(episode_starts.shape)}"
+                f"not {list(starts.shape)}"
             )
-        return episode_starts.bool()
+        return state, starts.bool()
 
-    def _zeros(self, *shape: int) -> Tensor:
+    def _checked_state(self, state: StateT, x: Tensor) -> StateT:
+        if self._empty is None:
+            self._empty = self.initial_state(1)
+        empty, batch = self._empty, x.shape[1]
+        advice = f"pass initial_state({batch}), or what unroll returned for this batch"
+        if not isinstance(state, tuple) or len(state) != len(empty):
+            raise MemoryInputError(
+                f"the state of {type(self).__name__} is a tuple of {len(empty)} tensors: {advice}"
+            )
+        names = getattr(empty, "_fields", range(len(empty)))
+        for name, part, like in zip(names, state, empty, strict=True):
+            wanted = [batch, *like.shape[1:]]
+            fits = part.dim() == len(wanted) and all(
+                size == want or (want == 0 and axis > 0)
+                for axis, (size, want) in enumerate(zip(part.shape, wanted, strict=True))
+            )
+            if not fits or part.device != x.device or _kind(part) != _kind(like):
+                raise MemoryInputError(
+                    f"{name} in the state of {type(self).__name__} must be {wanted}, "
+                    f"{_kind(like)}, on {x.device}, not {list(part.shape)}, {_kind(part)}, on "
+                    f"{part.device}: {advice}"
+                )
+        return make_state(empty, state)
+
+    def zeros(self, *shape: int) -> Tensor:
+        """Return zeros on the parameters' device and of their dtype, for :meth:`initial_state`."""
         parameter = next(self.parameters())
         return torch.zeros(*shape, device=parameter.device, dtype=parameter.dtype)
+
+
+def check_whole(**sizes: Any) -> None:
+    """Check that options are whole numbers.
+
+    Raises:
+        MemoryOptionError: one is not; its name and value are told.
+    """
+    for name, value in sizes.items():
+        if type(value) is bool or not isinstance(value, Integral):
+            raise MemoryOptionError(f"{name}={value!r} cannot work: pass a whole number")
+
+
+def _kind(tensor: Tensor) -> str:
+    """Name what a field's dtype is; which floating-point type it is may differ from the input's."""
+    if tensor.dtype.is_floating_point:
+        return "floating-point"
+    return "Boolean" if tensor.dtype == torch.bool else "integer"
 
 
 def blank(like: Tensor) -> Tensor:
@@ -197,7 +255,13 @@ def blank(like: Tensor) -> Tensor:
 
 def map_state(function: Callable[[Tensor], Tensor], state: StateT) -> StateT:
     """Apply a function to every tensor of a state."""
-    return cast(StateT, cast(Any, type(state))(*map(function, state)))
+    return make_state(state, map(function, state))
+
+
+def make_state(like: StateT, parts: Iterable[Tensor]) -> StateT:
+    """Return a state of the same type as another, made of these tensors."""
+    make = getattr(type(like), "_make", type(like))  # a plain tuple has no names
+    return cast(StateT, make(parts))
 
 
 def detach_state(state: StateT) -> StateT:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relagent.memories.attention import AttentiveMemory
-from relagent.memories.base import Attention
+from relagent.memories.base import Attention, MemoryInputError
 
 
 class FullState(NamedTuple):
@@ -35,12 +35,22 @@ class FullMemory(AttentiveMemory[FullState]):
     def initial_state(self, batch: int) -> FullState:
         """See :meth:`Memory.initial_state`; nothing is remembered yet: L = 0."""
         return FullState(
-            s=self._zeros(batch, self.hidden_size),
-            c=self._zeros(batch, self.cell.carry_size),
-            states=self._zeros(batch, 0, self.hidden_size),
-            occupied=self._zeros(batch, 0).bool(),
-            scores=self._zeros(batch, 0),
+            s=self.zeros(batch, self.hidden_size),
+            c=self.zeros(batch, self.cell.carry_size),
+            states=self.zeros(batch, 0, self.hidden_size),
+            occupied=self.zeros(batch, 0).bool(),
+            scores=self.zeros(batch, 0),
         )
+
+    def _checked_state(self, state: FullState, x: Tensor) -> FullState:
+        state = super()._checked_state(state, x)
+        lengths = {state.states.shape[1], state.occupied.shape[1], state.scores.shape[1]}
+        if len(lengths) > 1:
+            raise MemoryInputError(
+                f"states, occupied and scores in the state of {type(self).__name__} must be "
+                f"equally long, not {sorted(lengths)}: pass what unroll returned"
+            )
+        return state
 
     def attend(self, x: Tensor, state: FullState) -> tuple[Tensor, FullState, Attention]:
         """See :meth:`AttentiveMemory.attend`."""

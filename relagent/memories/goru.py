@@ -89,7 +89,7 @@ class GORU(ProjectedMemory[GORUState]):
 
     def initial_state(self, batch: int) -> GORUState:
         """See :meth:`Memory.initial_state`."""
-        return GORUState(self._zeros(batch, self.hidden_size))
+        return GORUState(self.zeros(batch, self.hidden_size))
 
     def project(self, x: Tensor) -> Tensor:
         """Return U x + b for r and g, U x for c."""

@@ -30,7 +30,7 @@ class NoMemory(Memory[NoState]):
 
     def initial_state(self, batch: int) -> NoState:
         """See :meth:`Memory.initial_state`."""
-        return NoState(self._zeros(batch, 0))
+        return NoState(self.zeros(batch, 0))
 
     def step(self, x: Tensor, state: NoState) -> tuple[Tensor, NoState]:
         """See :meth:`Memory.step`."""
@@ -61,7 +61,7 @@ class LSTM(Memory[LSTMState]):
 
     def initial_state(self, batch: int) -> LSTMState:
         """See :meth:`Memory.initial_state`."""
-        return LSTMState(self._zeros(batch, self.hidden_size), self._zeros(batch, self.hidden_size))
+        return LSTMState(self.zeros(batch, self.hidden_size), self.zeros(batch, self.hidden_size))
 
     def step(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """See :meth:`Memory.step`."""
@@ -97,7 +97,7 @@ class GRU(Memory[GRUState]):
 
     def initial_state(self, batch: int) -> GRUState:
         """See :meth:`Memory.initial_state`."""
-        return GRUState(self._zeros(batch, self.hidden_size))
+        return GRUState(self.zeros(batch, self.hidden_size))
 
     def step(self, x: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
         """See :meth:`Memory.step`."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relagent.memories.attention import AttentiveMemory
-from relagent.memories.base import Attention, MemoryOptionError
+from relagent.memories.base import Attention, MemoryOptionError, check_whole
 
 
 class RelevancyState(NamedTuple):
@@ -52,13 +52,14 @@ class RelevancyMemory(AttentiveMemory[RelevancyState]):
         options: see :class:`AttentiveMemory`.
 
     Raises:
-        MemoryOptionError: ν < 1 or ρ < 0.
+        MemoryOptionError: ν < 1 or ρ < 0, or no whole number.
     """
 
     def __init__(
         self, input_size: int, hidden_size: int, *, nu: int = 5, rho: int = 5, **options: Any
     ) -> None:
         super().__init__(input_size, hidden_size, **options)
+        check_whole(nu=nu, rho=rho)
         if nu < 1 or rho < 0:
             raise MemoryOptionError(
                 f"nu={nu}, rho={rho} cannot work: the short-term buffer needs nu of at least 1 "
@@ -71,11 +72,11 @@ class RelevancyMemory(AttentiveMemory[RelevancyState]):
         """See :meth:`Memory.initial_state`."""
         slots = self.rho + self.nu
         return RelevancyState(
-            s=self._zeros(batch, self.hidden_size),
-            c=self._zeros(batch, self.cell.carry_size),
-            states=self._zeros(batch, slots, self.hidden_size),
-            scores=self._zeros(batch, slots),
-            ages=torch.full_like(self._zeros(batch, slots), -1, dtype=torch.int64),
+            s=self.zeros(batch, self.hidden_size),
+            c=self.zeros(batch, self.cell.carry_size),
+            states=self.zeros(batch, slots, self.hidden_size),
+            scores=self.zeros(batch, slots),
+            ages=torch.full_like(self.zeros(batch, slots), -1, dtype=torch.int64),
         )
 
     def attend(self, x: Tensor, state: RelevancyState) -> tuple[Tensor, RelevancyState, Attention]:

@@ -40,7 +40,7 @@ class RNN(ProjectedMemory[RNNState]):
 
     def initial_state(self, batch: int) -> RNNState:
         """See :meth:`Memory.initial_state`."""
-        return RNNState(self._zeros(batch, self.hidden_size))
+        return RNNState(self.zeros(batch, self.hidden_size))
 
     def project(self, x: Tensor) -> Tensor:
         """Return U x + b."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from relagent.memories.base import Memory, MemoryOptionError
+from relagent.memories.base import Memory, MemoryOptionError, check_whole
 from relagent.memories.cells import LSTMCell
 
 
@@ -90,7 +90,7 @@ class SAB(Memory[SABState]):
         k_trunc: after how many steps the recurrence is cut off.
 
     Raises:
-        MemoryOptionError: one of the three is below 1.
+        MemoryOptionError: one of the three is below 1, or no whole number.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class SAB(Memory[SABState]):
         k_trunc: int = 10,
     ) -> None:
         super().__init__(input_size, hidden_size)
+        check_whole(k_att=k_att, k_top=k_top, k_trunc=k_trunc)
         if min(k_att, k_top, k_trunc) < 1:
             raise MemoryOptionError(
                 f"k_att={k_att}, k_top={k_top}, k_trunc={k_trunc} cannot work: each counts steps "
@@ -118,11 +119,11 @@ class SAB(Memory[SABState]):
     def initial_state(self, batch: int) -> SABState:
         """See :meth:`Memory.initial_state`; nothing is remembered yet: L = 0."""
         return SABState(
-            h=self._zeros(batch, self.hidden_size),
-            c=self._zeros(batch, self.hidden_size),
-            time=torch.full_like(self._zeros(batch), -1, dtype=torch.int64),
-            states=self._zeros(batch, 0, self.hidden_size),
-            occupied=self._zeros(batch, 0).bool(),
+            h=self.zeros(batch, self.hidden_size),
+            c=self.zeros(batch, self.hidden_size),
+            time=torch.full_like(self.zeros(batch), -1, dtype=torch.int64),
+            states=self.zeros(batch, 0, self.hidden_size),
+            occupied=self.zeros(batch, 0).bool(),
         )
 
     def step(self, x: Tensor, state: SABState) -> tuple[Tensor, SABState]:

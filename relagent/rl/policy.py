@@ -320,11 +320,11 @@ class MemoryPolicy(BasePolicy):
         tensors, vectorized = self.obs_to_tensor(observation)
         first = next(iter(tensors.values())) if isinstance(tensors, dict) else tensors
         batch = len(first)
-        memory = self.initial_state(batch)
-        if state is not None:
-            memory = cast(Any, type(memory))(
-                *(torch.as_tensor(part, device=self.device) for part in state)
-            )
+        memory: AnyState = (
+            self.initial_state(batch)
+            if state is None
+            else tuple(torch.as_tensor(part, device=self.device) for part in state)
+        )
         starts = (
             torch.zeros(batch, dtype=torch.bool, device=self.device)
             if episode_start is None

@@ -18,7 +18,7 @@ from relagent.analysis.decomposition import (
     recurrence_gradient,
 )
 from relagent.analysis.gradients import AnalysisInputError, jacobians, unroll_with_handles
-from relagent.memories import LSTM, MemLSTM, MemRNN, RelRNN
+from relagent.memories import GORU, GRU, LSTM, MemLSTM, MemRNN, NoMemory, RelRNN
 
 
 def relative_error(ours: Tensor, reference: Tensor) -> float:
@@ -114,7 +114,7 @@ def test_alpha_matrix_is_causal_and_sparse() -> None:
 
 def test_wrong_requests_are_refused() -> None:
     x = torch.randn(4, 3).double()
-    for memory in (MemLSTM(3, 2).double(), LSTM(3, 2).double()):
+    for memory in (MemLSTM(3, 2), LSTM(3, 2), GRU(3, 2), GORU(3, 2), NoMemory(3, 2)):
         with pytest.raises(AnalysisInputError, match="MemRNN or a RelRNN"):
             decompose(memory, x)  # type: ignore[arg-type]  # that is the test
     parts = decompose(MemRNN(3, 2).double(), x)

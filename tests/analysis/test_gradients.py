@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +16,7 @@ from relagent.analysis.gradients import (
     jacobians,
     unroll_with_handles,
 )
-from relagent.memories import MEMORIES, MemoryInputError, make_memory
+from relagent.memories import MEMORIES, Memory, MemoryInputError, make_memory
 
 T, B, F, H = 7, 2, 3, 4
 
@@ -108,6 +111,31 @@ def test_memory_without_memory_passes_nothing_on() -> None:
     norms = jacobian_norms(make_memory("none", F, H).double(), sequence())
     assert not norms[:-1].any()
     torch.testing.assert_close(norms[-1], torch.full((B,), H**0.5, dtype=torch.float64))
+
+
+class Trace(Memory[Any]):
+    """A memory of someone else's, whose output may be another tensor than what it carries on."""
+
+    def __init__(self, output: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(F, H)
+        self.layer = torch.nn.Linear(F, H)
+        self.output = output
+
+    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
+        return (self.zeros(batch, H),)
+
+    def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        trace = 0.9 * state[0] + self.layer(x).tanh()
+        return self.output(trace), (trace,)
+
+
+def test_a_memory_that_hides_its_hidden_state_is_refused() -> None:
+    shown = Trace(lambda trace: trace).double()
+    norms = jacobian_norms(shown, sequence())
+    expected = [0.9 ** (T - 1 - t) * H**0.5 for t in range(T)]
+    torch.testing.assert_close(norms[:, 0], torch.tensor(expected, dtype=torch.float64))
+    with pytest.raises(AnalysisInputError, match="does not show where"):
+        jacobian_norms(Trace(torch.clone).double(), sequence())
 
 
 def test_works_without_gradients_around_it() -> None:

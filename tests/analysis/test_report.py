@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from relagent.analysis import draw
 from relagent.analysis.__main__ import main
 from relagent.analysis.attention_map import _largest_of_blocks
 from relagent.analysis.findings import Findings, Sight
@@ -86,6 +88,14 @@ def test_any_agent_has_a_page(
     if memory == "rel":
         expected |= {"attention.png", "depth.png"}
     assert check_files(out, page) == expected
+
+
+def test_an_episode_of_one_step_has_pictures() -> None:
+    norms = torch.rand(1, 1)
+    for steps in ([0], [2]):
+        axes = Figure().add_subplot()
+        draw._draw_choices(axes.figure, axes, steps, norms.double().numpy())
+        assert axes.get_ylim() == (steps[0] + 0.5, steps[0] - 0.5)
 
 
 def test_the_same_run_gives_the_same_page(task_run: Callable[[str], Path], tmp_path: Path) -> None:

@@ -174,6 +174,10 @@ def test_threshold_drops_faint_attention() -> None:
 
 
 def test_wrong_requests_are_refused() -> None:
+    memory = RelLSTM(3, 4, nu=3, rho=2)
+    used = memory.unroll(torch.randn(4, 1, 3), memory.initial_state(1))[1]
+    with pytest.raises(AnalysisInputError, match="before the trace"):
+        sparse.attention_pattern(memory.trace(torch.randn(2, 1, 3), used)[2])
     with pytest.raises(AnalysisInputError, match="outside the pattern"):
         sparse.path_polynomials([[], [1]], 2, 0.5)
     with pytest.raises(AnalysisInputError, match="must hold"):

@@ -84,6 +84,8 @@ def everything(
         if not value.is_floating_point() or name == "after.scores":
             continue
         weight = torch.randn(value.shape, generator=generator, dtype=x.dtype).to(x.device)
+        if name == "after.c":  # a gradient in another order of memory
+            weight = weight.T.contiguous().T
         if name == "after.states":  # an empty slot holds nothing that could have a gradient
             weight = weight * cast(Tensor, occupied(after)).unsqueeze(2)
         loss = loss + (value * weight).sum()

@@ -111,6 +111,15 @@ def test_an_interpreted_kernel_equals_the_definition(triton_on_the_cpu: None, ca
 
 
 @interpreted
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "modrelu"])
+def test_what_is_not_a_number_is_passed_on(triton_on_the_cpu: None, nonlinearity: str) -> None:
+    memory = Case("rel-rnn", {"nonlinearity": nonlinearity}).make(16)
+    x = torch.full((1, 2, 3), torch.nan)
+    y, _ = memory.unroll(x, memory.initial_state(2))
+    assert y.isnan().all()
+
+
+@interpreted
 @pytest.mark.parametrize("name", ["rel", "mem-rnn"])
 def test_several_blocks_of_everything(triton_on_the_cpu: None, name: str) -> None:
     """Columns, slots and rows that do not fit into one block, and a width that has to grow."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from relagent.memories import (
     MEMORIES,
     AnyState,
-    Memory,
     MemoryInputError,
     MemoryOptionError,
     detach_state,
@@ -27,6 +26,7 @@ from relagent.memories.sab import SAB
 from .helpers import (
     FEATURES,
     HIDDEN,
+    SMALL,
     UNTRUNCATED,
     Implementation,
     Problem,
@@ -368,11 +368,7 @@ def test_gradients_equal_finite_differences(
     def function(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         carried = state._replace(**dict(zip(fields, values, strict=False)))
         weights = dict(zip(parameters, values[len(fields) :], strict=True))
-        y, last = torch.func.functional_call(
-            _Unroll(memory),
-            {f"memory.{key}": weight for key, weight in weights.items()},
-            (x, carried, problem.starts),
-        )
+        y, last = torch.func.functional_call(memory, weights, (x, carried, problem.starts))
         return y, *differentiable(last).values()
 
     arguments = [problem.x, *fields.values(), *parameters.values()]
@@ -380,17 +376,6 @@ def test_gradients_equal_finite_differences(
         assert torch.autograd.gradcheck(
             function, [argument.detach().clone().requires_grad_() for argument in arguments]
         )
-
-
-class _Unroll(torch.nn.Module):
-    """``unroll`` as a module's call: that is where ``functional_call`` can swap parameters."""
-
-    def __init__(self, memory: Memory[Any]) -> None:
-        super().__init__()
-        self.memory = memory
-
-    def forward(self, x: Tensor, state: AnyState, starts: Tensor) -> tuple[Tensor, AnyState]:
-        return self.memory.unroll(x, state, starts)
 
 
 @every_memory
@@ -423,6 +408,83 @@ def test_a_tensor_that_does_not_fit_is_named(
         memory.unroll(x, memory.initial_state(3), starts)
     assert "\n" not in str(error.value)
     assert str(list(x.shape if starts is None else starts.shape)) in str(error.value)
+
+
+@every_memory
+def test_a_state_that_does_not_fit_is_named(name: str, implementation: Implementation) -> None:
+    memory = make(name)
+    x = sequence(3, 4, seed=0).x
+    fits = memory.initial_state(4)
+    wider = make_memory(name, FEATURES, 2 * HIDDEN, **SMALL.get(name, {})).double()
+    misfits: list[Any] = [
+        memory.initial_state(2),
+        None,
+        fits[:-1],
+        map_state(lambda field: field.unsqueeze(0), fits),
+        map_state(lambda field: field.to(torch.complex128), fits),
+        map_state(lambda field: field.to("meta"), fits),
+    ]
+    if fits[0].numel():  # the memory that remembers nothing has states of one width
+        misfits.append(wider.initial_state(4))
+    for misfit in misfits:
+        with implementation(), pytest.raises(MemoryInputError, match="initial_state") as error:
+            memory.unroll(x, misfit)
+        assert "\n" not in str(error.value)
+
+
+@every_memory
+def test_a_plain_tuple_does_for_a_state(name: str, implementation: Implementation) -> None:
+    memory = make(name)
+    problem = sequence(5, 3, seed=2)
+    state = used_state(memory, 3)
+    with implementation():
+        y, last = memory(problem.x, state, problem.starts)
+        again, again_last = memory(problem.x, tuple(state), problem.starts.numpy())
+    assert torch.equal(y, again)
+    assert type(again_last) is type(last) and all(map(torch.equal, last, again_last))
+
+
+@every_memory
+def test_changing_the_outputs_in_place_changes_no_state(
+    name: str, implementation: Implementation
+) -> None:
+    memory = make(name)
+    with implementation(), torch.no_grad():
+        y, last = memory.unroll(sequence(3, 2, seed=1).x, memory.initial_state(2))
+        before = map_state(torch.clone, last)
+        y.zero_()
+    assert all(map(torch.equal, before, last))
+
+
+@every_memory
+def test_function_transforms_and_forward_mode_agree_with_the_gradient(
+    name: str, implementation: Implementation
+) -> None:
+    memory = make(name, **UNTRUNCATED.get(name, {}))
+    x, along = sequence(4, 2, seed=1).x, sequence(4, 2, seed=2).x
+    state = memory.initial_state(2)
+
+    def loss(x: Tensor) -> Tensor:
+        return weighted(memory.unroll(x, state)[0])
+
+    if name == "exp-rnn":
+        pytest.skip("torch's matrix exponential inside a parametrisation has no forward mode")
+    (expected,) = gradients(loss(leaf := x.clone().requires_grad_()), [leaf])
+    with implementation():
+        assert_close(torch.func.grad(loss)(x), expected, 1e-12)
+        assert_close(torch.func.jvp(loss, (x,), (along,))[1], (expected * along).sum(), 1e-12)
+        with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+            dual = loss(torch.autograd.forward_ad.make_dual(x, along))
+            tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent
+    assert tangent is not None
+    assert_close(tangent, (expected * along).sum(), 1e-12)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize("sizes", [(4.0, 4), (3, True), ("3", 4)])
+def test_a_size_that_is_no_whole_number_is_named(name: str, sizes: tuple[Any, Any]) -> None:
+    with pytest.raises(MemoryOptionError, match=r"_size=.*pass a whole number"):
+        make_memory(name, *sizes)
 
 
 @pytest.mark.parametrize("name", MEMORIES)

@@ -22,6 +22,7 @@ from relagent.memories import Memory, kernels, make_memory, map_state
 from relagent.memories.kernels import native
 from relagent.memories.kernels.native import jit
 from relagent.memories.kernels.product import PANEL, add_product
+from relagent.memories.kernels.sequence import SecondDerivativeError
 from relagent.memories.kernels.transcendental import exp, sigmoid, tanh
 from tests.memories.equality import (
     DTYPES,
@@ -148,8 +149,22 @@ def test_a_second_backward_pass_repeats_the_first_and_a_second_derivative_raises
     second = torch.autograd.grad(loss, parameters, retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     (gradient, *_) = torch.autograd.grad(loss, parameters, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    assert torch.equal(gradient, first[0])
+    with pytest.raises(SecondDerivativeError, match=r"kernels.disable\(\)"):
         torch.autograd.backward(gradient.sum())
+
+
+def test_no_second_derivative_is_silently_zero() -> None:
+    memory = make_memory("rel", 3, 4).double()
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+
+    def linear_in_the_outputs(x: Tensor) -> Tensor:
+        return memory.unroll(x, memory.initial_state(2))[0].sum()
+
+    with pytest.raises(SecondDerivativeError):
+        torch.autograd.functional.hessian(linear_in_the_outputs, x)
+    with kernels.disable():
+        assert torch.autograd.functional.hessian(linear_in_the_outputs, x).norm() > 0
 
 
 @pytest.mark.parametrize("name", ["mem", "rel"])

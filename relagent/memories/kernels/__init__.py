@@ -8,13 +8,16 @@ doubt, as does ``RELAGENT_KERNELS=0`` in the environment.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Kernel = Callable[[Any, Tensor, Any, Tensor], tuple[Tensor, Any]]
 """(memory, x [T, B, F], state, episode_starts [T, B] bool) -> (y [T, B, H], state)."""
@@ -38,14 +41,25 @@ def register(memory_name: str, device_type: str, kernel: Kernel) -> None:
 
 def select(memory: type, x: Tensor) -> Kernel | None:
     """Return the kernel for this exact class on the input's device, or ``None``."""
-    if _disabled:
+    if _disabled or _transformed():
         return None
     device = x.device.type
     if device in _modules:
-        with suppress(ImportError):  # without its compiler, a device has no kernels
+        try:
             import_module(_modules[device])
+        except ImportError as error:
+            warnings.warn(
+                f"there are no fused kernels on {device} ({error}): memories run by their "
+                "definitions, ten times slower",
+                stacklevel=2,
+            )
         _modules.pop(device, None)
     return _registered.get((f"{memory.__module__}.{memory.__qualname__}", device))
+
+
+def _transformed() -> bool:
+    """Whether ``torch.func`` or forward-mode differentiation is at work: not for kernels."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def enabled() -> bool:
@@ -55,7 +69,10 @@ def enabled() -> bool:
 
 @contextmanager
 def disable() -> Iterator[None]:
-    """Run the pure definitions inside the ``with`` block, whatever kernels there are."""
+    """Run the pure definitions inside the ``with`` block, whatever kernels there are.
+
+    It holds for the whole process, other threads included.
+    """
     global _disabled
     _disabled += 1
     try:

@@ -2,8 +2,7 @@
 
 A backend runs the two loops, forward and backward, on one kind of device; here is what they share:
 what is kept for the gradient, the parameters' gradients, and widths that the loops do not take.
-Acting, which needs no gradient, calls the forward loop directly. A second derivative raises torch's
-error.
+Acting, which needs no gradient, calls the forward loop directly. A second derivative is an error.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from relagent.errors import RelagentError
 from relagent.memories.kernels.records import (
     FULL,
     PLAIN,
@@ -24,6 +23,10 @@ from relagent.memories.kernels.records import (
     Plan,
     Trail,
 )
+
+
+class SecondDerivativeError(RelagentError):
+    """A derivative of a kernel's gradient was asked for."""
 
 
 class Parameters(NamedTuple):
@@ -140,7 +143,6 @@ class _Sequence(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any,
         d_y: Tensor | None,
@@ -148,6 +150,19 @@ class _Sequence(torch.autograd.Function):
         d_last: Tensor | None,
         *_: None,
     ) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            gradients = _Sequence.gradients(ctx, d_y, d_cell, d_last)
+        if not torch.is_grad_enabled():
+            return gradients
+        # Without this, a second derivative would leave out what goes through the memory.
+        source = next(tensor for tensor in ctx.saved_tensors if tensor.requires_grad)
+        return _Final.apply(source, *gradients)  # type: ignore[no-any-return,no-untyped-call]
+
+    @staticmethod
+    def gradients(
+        ctx: Any, d_y: Tensor | None, d_cell: Tensor | None, d_last: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of what :meth:`forward` took, in its order."""
         backend: Backend = ctx.backend
         plan: Plan = ctx.plan
         saved = list(ctx.saved_tensors)
@@ -172,7 +187,9 @@ class _Sequence(torch.autograd.Function):
             history=d_history,
             keys=torch.zeros_like(trail.keys),
             s=x.new_zeros(B, n),
-            c=torch.zeros_like(before.c) if d_cell is None else d_cell.clone(),
+            c=torch.zeros_like(before.c)
+            if d_cell is None
+            else d_cell.clone(memory_format=torch.contiguous_format),
             energy=x.new_zeros(B, n),
             threshold=x.new_zeros(B, n),
         )
@@ -202,6 +219,21 @@ class _Sequence(torch.autograd.Function):
             d_key,
             gradients.energy.sum(dim=0) if looks else None,
             gradients.threshold.sum(dim=0) if needs["threshold"] else None,
+        )
+
+
+class _Final(torch.autograd.Function):
+    """Passes gradients on, and refuses to differentiate them once more."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if g is None else g.view_as(g) for g in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        raise SecondDerivativeError(
+            "the fused kernels give no second derivatives: compute both inside `with "
+            "relagent.memories.kernels.disable():`"
         )
 
 

@@ -78,10 +78,11 @@ def rnn(gates: tl.tensor, threshold: tl.tensor, column: tl.tensor, CELL: tl.cons
     if CELL == TANH:
         h = tanh(z)
     elif CELL == RELU:
-        h = tl.maximum(z, 0)
+        h = tl.where(z < 0, 0, z)  # not a maximum: what is not a number has to stay
     else:
-        size = tl.maximum(tl.abs(z) + tl.load(threshold + column)[None, :], 0)
-        h = tl.where(z > 0, size, tl.where(z < 0, -size, 0))
+        size = tl.abs(z) + tl.load(threshold + column)[None, :]
+        size = tl.where(size < 0, 0, size)
+        h = tl.where(z > 0, size, tl.where(z < 0, -size, 0 * z))
     return h
 
 

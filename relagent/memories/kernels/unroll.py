@@ -27,7 +27,12 @@ _CELLS = {
 
 def _untouched(module: nn.Module, kind: type) -> bool:
     """Whether calling the module computes what its class says, and nothing else happens."""
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+    hooks = (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
     return type(module) is kind and not hooks and "forward" not in vars(module)
 
 
@@ -92,7 +97,7 @@ def unroll_plain(
         return memory.unroll_definition(x, state, starts)
     plan = Plan(PLAIN, records.LSTM, False, 0)
     y, c, *_ = run(backend, plan, x, starts, before, parameters)
-    return y, LSTMState(y[-1], c)
+    return y, LSTMState(y[-1].clone(), c)
 
 
 def unroll_relevancy(
@@ -104,7 +109,7 @@ def unroll_relevancy(
         return memory.unroll_definition(x, state, starts)
     plan, parameters = known
     y, c, states, scores, ages, _ = run(backend, plan, x, starts, Carried(*state), parameters)
-    return y, RelevancyState(y[-1], c, states, scores, ages)
+    return y, RelevancyState(y[-1].clone(), c, states, scores, ages)
 
 
 def unroll_full(
@@ -120,7 +125,7 @@ def unroll_full(
     y, c, states, scores, _, occupied = run(backend, plan, x, starts, before, parameters)
     kept = occupied.shape[1]
     scores = torch.where(occupied, scores[:, scores.shape[1] - kept :], 0)
-    return y, FullState(y[-1], c, states, occupied, scores)
+    return y, FullState(y[-1].clone(), c, states, occupied, scores)
 
 
 ATTENTIVE: dict[type[Memory[Any]], Any] = {
