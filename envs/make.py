@@ -29,7 +29,7 @@ Backend = Literal["auto", "envpool", "minigrid"]
 
 
 class UnknownEnvironmentError(RelagentError):
-    """No registered environment has this id."""
+    """No registered environment has this id, or one that has cannot be made."""
 
 
 class EnvCountError(RelagentError):
@@ -133,7 +133,7 @@ def make_env(env_id: str, parts: Sequence[str] | None = None) -> gym.Env[Any, An
             f"{env_id} is no MiniGrid or BabyAI world, so its observation has no parts: leave "
             "them out."
         )
-    _check_space(env_id, env.observation_space)
+    check_space(env_id, env.observation_space)
     return env
 
 
@@ -163,8 +163,12 @@ def _gym_make(env_id: str) -> gym.Env[Any, Any]:
         # The checker complains about minigrid's own text space at every reset.
         return gym.make(env_id, disable_env_checker=True)
     except (gym.error.Error, ImportError) as error:
-        if env_id in gym.registry:  # known, but it could not be made: gymnasium says why
-            raise
+        if env_id in gym.registry:
+            raise UnknownEnvironmentError(f"{env_id} cannot be made: {error}") from error
+        if isinstance(error, ImportError) and ":" in env_id:
+            raise UnknownEnvironmentError(
+                f"{env_id!r} names a module that cannot be imported: {error}"
+            ) from error
         near = difflib.get_close_matches(env_id, list(gym.registry), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "give an id such as CartPole-v1."
         raise UnknownEnvironmentError(f"unknown environment {env_id!r}: {hint}") from error
@@ -180,11 +184,17 @@ def _is_grid(env: gym.Env[Any, Any]) -> bool:
     return isinstance(env.unwrapped, MiniGridEnv)
 
 
-def _check_space(env_id: str, space: spaces.Space[Any]) -> None:
+def check_space(env_id: str, space: spaces.Space[Any]) -> None:
+    """Check that an agent can observe this.
+
+    Raises:
+        UnsupportedSpaceError: it cannot.
+    """
     leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
     if not all(isinstance(leaf, spaces.Box | spaces.Discrete) for leaf in leaves):
         raise UnsupportedSpaceError(
-            f"{env_id} observes {space}: only Box, Discrete and a Dict of those can be used."
+            f"{env_id} observes {space}: only Box, Discrete and a Dict of those can be used; "
+            "relagent.envs.make_env makes a MiniGrid world observe such."
         )
 
 

@@ -271,4 +271,4 @@ def detach_state(state: StateT) -> StateT:
 
 def take_rows(state: StateT, rows: Tensor) -> StateT:
     """Return the state of the given rows [R] of the batch."""
-    return map_state(lambda tensor: tensor[rows], state)
+    return map_state(lambda tensor: tensor.index_select(0, rows), state)

@@ -38,8 +38,18 @@ _ARGUMENTS = (
     "exploring_starts",
     "target_kl",
     "seed",
+    "tensorboard_log",
+    "verbose",
 )
 _SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
+_STORED = {
+    "policy",
+    "policy_class",
+    "policy_kwargs",
+    "stats_window_size",
+    *_ARGUMENTS,
+    *_SCHEDULES,
+}
 _COUNTERS = (
     "num_timesteps",
     "_total_timesteps",
@@ -75,7 +85,10 @@ def model_state(model: MemoryPPO) -> dict[str, Any]:
     return {
         "policy": policy,
         "policy_kwargs": policy_kwargs,
-        "arguments": {name: getattr(model, name) for name in _ARGUMENTS},
+        "arguments": {
+            **{name: getattr(model, name) for name in _ARGUMENTS},
+            "stats_window_size": model._stats_window_size,
+        },
         "schedules": schedules,
         "missing": missing,
         "observation_space": space_state(model.observation_space),
@@ -137,27 +150,39 @@ def check_spaces(
             )
 
 
-def model_arguments(state: dict[str, Any], custom_objects: dict[str, Any]) -> dict[str, Any]:
+def model_arguments(
+    state: dict[str, Any],
+    custom_objects: dict[str, Any] | None = None,
+    changes: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the arguments that make a model like the saved one.
 
+    Args:
+        state: of :func:`model_state`.
+        custom_objects: arguments that could not be stored; others that were not either are ignored.
+        changes: arguments instead of the stored ones.
+
     Raises:
-        ModelMismatchError: something that was not stored is not in ``custom_objects``.
+        ModelMismatchError: something that was not stored is not given.
     """
-    lacking = [name for name in state["missing"] if name not in custom_objects]
+    known = {
+        "policy_class": state["policy"],
+        "policy_kwargs": state["policy_kwargs"],
+        **state["arguments"],
+        **{name: _schedule_of(value) for name, value in state["schedules"].items()},
+    }
+    given = {name: v for name, v in (custom_objects or {}).items() if name in _STORED}
+    given |= changes or {}
+    if "policy" in given:
+        given["policy_class"] = given.pop("policy")
+    lacking = [name for name in state["missing"] if name not in given]
     if lacking:
         raise ModelMismatchError(
             f"{', '.join(lacking)} could not be stored with the model: pass "
             f"custom_objects=dict({lacking[0]}=...)"
         )
-    arguments = {
-        "policy": state["policy"],
-        "policy_kwargs": state["policy_kwargs"],
-        **state["arguments"],
-        **{name: _schedule_of(value) for name, value in state["schedules"].items()},
-    }
-    for name, value in custom_objects.items():
-        arguments["policy" if name == "policy_class" else name] = value
-    return arguments
+    arguments = known | given
+    return {"policy": arguments.pop("policy_class"), **arguments}
 
 
 @dataclass(frozen=True)
@@ -203,7 +228,7 @@ def make_policy(state: dict[str, Any], device: str = "cpu") -> MemoryPolicy:
     """
     from relagent.rl.ppo import MemoryPPO
 
-    arguments = model_arguments(state, {})
+    arguments = model_arguments(state)
     policy_class = cast("type[MemoryPolicy]", MemoryPPO.policy_aliases[arguments["policy"]])
     policy = policy_class(
         space_of(state["observation_space"]),
@@ -212,6 +237,10 @@ def make_policy(state: dict[str, Any], device: str = "cpu") -> MemoryPolicy:
         **(arguments["policy_kwargs"] or {}),
     ).to(device)
     _load_parameters(policy, state)
+    if not all(parameter.isfinite().all() for parameter in policy.parameters()):
+        raise ModelMismatchError(
+            "the saved parameters are no finite numbers: training diverged; train a new run"
+        )
     policy.set_training_mode(False)
     return policy
 

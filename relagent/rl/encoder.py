@@ -24,6 +24,7 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import Tensor, nn
 
+from relagent.errors import RelagentError
 from relagent.rl.distinct import distinct_numbers, distinct_rows
 from relagent.rl.grids import GridIndex, KnownGrids
 from relagent.rl.lookup import lookup_max
@@ -261,12 +262,29 @@ def is_grid_space(space: spaces.Space[Any]) -> bool:
     )
 
 
+class EncoderError(RelagentError):
+    """Observations that there is no encoder for."""
+
+
+SMALLEST_PICTURE = 36
+"""Side of the smallest picture that ``NatureCNN``'s three convolutions leave anything of."""
+
+
 def default_encoder(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:
-    """Return the encoder class for an observation space."""
+    """Return the encoder class for an observation space.
+
+    Raises:
+        EncoderError: there is none for pictures as small as these.
+    """
     if is_grid_space(space):
         return GridEncoder
     if isinstance(space, spaces.Dict):
         return CombinedExtractor
     if is_image_space(space):
+        if sorted(space.shape or ())[1] < SMALLEST_PICTURE:
+            raise EncoderError(
+                f"no encoder is made for pictures of {space.shape}: pass features_extractor_class, "
+                "or make a MiniGrid world with relagent.envs.make_env"
+            )
         return NatureCNN
     return FlattenExtractor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -142,6 +142,15 @@ class MemoryPolicy(BasePolicy):
         # A policy that starts near uniform explores.
         nn.init.orthogonal_(self.action_net.weight, gain=0.01)
         nn.init.zeros_(self.action_net.bias)
+
+    def save(self, path: str) -> None:
+        """Not offered: a policy is saved with its model."""
+        raise PolicyOptionError("a policy is saved with its model: call model.save(path)")
+
+    @classmethod
+    def load(cls, path: str, device: torch.device | str = "auto") -> Self:
+        """Not offered: a policy is loaded with its model."""
+        raise PolicyOptionError("a policy is loaded with its model: MemoryPPO.load(path).policy")
 
     def initial_state(self, batch: int) -> AnyState:
         """Return the empty memory of ``batch`` environments."""

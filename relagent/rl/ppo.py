@@ -19,10 +19,16 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import (
+    FloatSchedule,
+    explained_variance,
+    get_system_info,
+    obs_as_tensor,
+)
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from relagent.envs import check_space, make_vec_env
 from relagent.errors import RelagentError
 from relagent.memories import AnyState, take_rows
 from relagent.rl.checkpoint import (
@@ -45,11 +51,23 @@ from relagent.rl.policy import (
 )
 from relagent.rl.rollout import Minibatch, Rollout
 from relagent.runs.checkpoint import CheckpointDamagedError, load_file, save_file
+from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import pack, unpack
+from relagent.runs.resuming import read_checkpoint
 
 
 class PPOOptionError(RelagentError):
-    """A setting of the algorithm that cannot work."""
+    """A setting of the algorithm, or an environment, that cannot work."""
+
+
+class TrainingDivergedError(RelagentError):
+    """An update whose gradient is no finite number: the policy is of no use any more."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(
+            f"training diverged by step {steps:,}: the gradient is no finite number; look for such "
+            "numbers in rewards and observations, or choose a smaller learning rate"
+        )
 
 
 class MemoryPPO(OnPolicyAlgorithm):
@@ -89,6 +107,7 @@ class MemoryPPO(OnPolicyAlgorithm):
 
     Raises:
         PPOOptionError: an impossible setting, or an unknown policy.
+        UnsupportedSpaceError, UnknownEnvironmentError: an environment that no agent can act in.
     """
 
     policy: MemoryPolicy  # type: ignore[assignment]  # the base class means its own actor-critic
@@ -136,9 +155,18 @@ class MemoryPPO(OnPolicyAlgorithm):
         ):
             if value < 1:
                 raise PPOOptionError(f"{name}={value} cannot work: use at least 1")
+        for name, number, most in (
+            ("gamma", gamma, 1),
+            ("gae_lambda", gae_lambda, 1),
+            ("ent_coef", ent_coef, math.inf),
+            ("vf_coef", vf_coef, math.inf),
+            ("max_grad_norm", max_grad_norm, math.inf),
+        ):
+            if not 0 <= number <= most:  # not true of what is not a number
+                raise PPOOptionError(f"{name}={number} cannot work: use 0 to {most}")
         super().__init__(
             cast(Any, policy),
-            env,
+            _made(env, seed),
             learning_rate=learning_rate,
             n_steps=n_steps,
             gamma=gamma,
@@ -305,12 +333,16 @@ class MemoryPPO(OnPolicyAlgorithm):
                 take_rows(state, rows),
                 torch.zeros(len(cut), dtype=torch.bool, device=self.device),
             )
-        rewards = rewards.copy()
+        rewards = rewards.astype(np.result_type(rewards, np.float32))  # a copy, of any numbers
         rewards[cut] += self.gamma * values.cpu().numpy()
         return rewards
 
     def train(self) -> None:
-        """Improve the policy on the last rollout."""
+        """Improve the policy on the last rollout.
+
+        Raises:
+            TrainingDivergedError: a gradient was no finite number.
+        """
         rollout = self.rollout
         assert rollout is not None
         self.policy.set_training_mode(True)
@@ -350,6 +382,8 @@ class MemoryPPO(OnPolicyAlgorithm):
             ):
                 break
 
+        if not torch.stack(statistics["gradient_norm"]).isfinite().all():
+            raise TrainingDivergedError(self.num_timesteps)
         for name, values in statistics.items():
             self.logger.record(f"train/{name}", torch.stack(values).mean().item())
         self.logger.record(
@@ -433,35 +467,42 @@ class MemoryPPO(OnPolicyAlgorithm):
         save_file(_with_suffix(cast(Any, path)), tensors, {"model": data})
 
     @classmethod
-    def load(  # type: ignore[override]  # there is no pickled system information to print
+    def load(  # type: ignore[override]  # a file that is open already is not taken
         cls,
         path: str | Path,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
         force_reset: bool = True,
         **arguments: Any,
     ) -> MemoryPPO:
         """Load a saved model.
 
         Args:
-            path: the file.
+            path: the file; or a run directory, for its newest checkpoint.
             env: where to train on; its spaces must be the model's. ``None``: only to predict.
             device: where to put it.
             custom_objects: what could not be stored without code: ``policy_class``,
-                ``policy_kwargs``, or a schedule that is a function.
+                ``policy_kwargs``, or a schedule that is a function; others are ignored.
+            print_system_info: print versions and machine.
             force_reset: start new episodes when training goes on.
-            arguments: arguments of the class to change.
+            arguments: arguments of the class to change, or that could not be stored.
 
         Raises:
             CheckpointDamagedError: not a saved model, or a damaged one.
             ModelMismatchError: the spaces do not fit, or something is missing.
         """
-        tensors, data = load_file(_with_suffix(path))
-        if "model" not in data:
-            raise CheckpointDamagedError(Path(path), "it holds no model")
-        state = unpack(tensors, data["model"])
-        options = model_arguments(state, custom_objects or {}) | arguments
+        if print_system_info:
+            get_system_info()
+        if Path(path).is_dir():
+            state = read_checkpoint(RunDirectory.open(path))[0]["model"]
+        else:
+            tensors, data = load_file(_with_suffix(path))
+            if "model" not in data:
+                raise CheckpointDamagedError(Path(path), "it holds no model")
+            state = unpack(tensors, data["model"])
+        options = model_arguments(state, custom_objects or {}, arguments)
         model = cls(env=cast(Any, env), device=device, _init_setup_model=False, **options)
         if env is None:
             model.observation_space = space_of(state["observation_space"])
@@ -474,6 +515,17 @@ class MemoryPPO(OnPolicyAlgorithm):
         if force_reset:
             model._last_obs = model._last_state = None
         return model
+
+
+def _made(env: GymEnv | str | None, seed: int | None) -> Any:
+    """Make the environment of an id; check one that is made already."""
+    if isinstance(env, str):
+        drawn = np.random.SeedSequence().generate_state(1)[0]
+        return make_vec_env(env, 1, int(drawn) if seed is None else seed)
+    if env is not None:
+        name = getattr(getattr(env, "spec", None), "id", type(env).__name__)
+        check_space(name, env.observation_space)
+    return env
 
 
 def _with_suffix(path: str | Path) -> Path:

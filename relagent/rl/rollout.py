@@ -88,12 +88,14 @@ class Rollout:
         """
         for name, steps in self._steps.items():
             setattr(self, name, torch.stack(steps))
+        self._steps.clear()
         first = self._observations[0]
         self.observations: PyTorchObs = (
             {key: torch.stack([obs[key] for obs in self._observations]) for key in first}  # type: ignore[index]  # all steps have the type of the first
             if isinstance(first, dict)
             else torch.stack(self._observations)  # type: ignore[arg-type]
         )
+        self._observations.clear()
         self.advantages = gae(
             self.rewards, self.values, self.episode_starts, last_values, dones, gamma, gae_lambda
         )
@@ -110,13 +112,14 @@ class Rollout:
         self, n_batches: int, generator: torch.Generator | None = None
     ) -> Iterator[Minibatch]:
         """Deal the environments out at random into ``n_batches`` groups of nearly equal size."""
-        order = torch.randperm(self.n_envs, generator=generator).to(self.values.device)
+        order = torch.randperm(self.n_envs, generator=generator)
         for envs in order.tensor_split(n_batches):
             yield self.take(envs)
 
     def take(self, envs: Tensor) -> Minibatch:
         """Return the rollouts of the given environments [B]."""
         observations = self.observations
+        envs = envs.to(self.values.device)
 
         def of(values: Tensor) -> Tensor:
             return values.index_select(1, envs)

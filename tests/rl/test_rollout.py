@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from relagent.memories import make_memory, map_state
+from relagent.memories.lstm import LSTMState
 from relagent.rl.policy import Recall
 from relagent.rl.rollout import Rollout, gae
 
@@ -100,6 +102,18 @@ def test_minibatches_deal_out_whole_environments_once(
         assert torch.equal(batch.start_state[0][:, 0], batch.actions[0])
         for part in (batch.old_values, batch.old_log_prob):
             assert torch.equal(part, batch.actions)
+
+
+def test_rows_are_taken_on_the_device_of_the_rollout() -> None:
+    with FakeTensorMode():  # of a machine that need not be there
+        state = LSTMState(torch.empty(4, 3, device="cuda"), torch.empty(4, 3, device="cuda"))
+        rollout = Rollout(2, 4, state, Recall(None))
+        for name in ("actions", "episode_starts", "values", "log_prob", "own"):
+            setattr(rollout, name, torch.empty(2, 4, device="cuda"))
+        for name in ("observations", "advantages", "returns"):
+            setattr(rollout, name, torch.empty(2, 4, device="cuda"))
+        batch = rollout.take(torch.arange(3))
+    assert batch.actions.shape == (2, 3) and batch.actions.device.type == "cuda"
 
 
 def test_a_generator_repeats_the_deal() -> None:

@@ -1,0 +1,98 @@
+"""A model that is saved and loaded is the same model; what cannot be stored is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from relagent.memories import LSTM
+from relagent.rl import MemoryPPO
+from relagent.rl.checkpoint import ModelMismatchError, make_policy, model_state
+from relagent.rl.policy import PolicyOptionError
+from relagent.runs.checkpoint import CheckpointDamagedError, save_file
+
+from .worlds import same_weights, small_model, toys, weights
+
+
+class Own(LSTM):
+    """A memory of one's own, which no file can hold."""
+
+
+def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path: Path) -> None:
+    first = small_model(toys(), "rel", learning_rate=1e-3, clip_range=lambda left: 0.1 * left)
+    first.learn(2 * 12 * 4)
+    first.save(tmp_path / "model")
+
+    second = MemoryPPO.load(tmp_path / "model", toys(), clip_range=lambda left: 0.1 * left)
+    assert same_weights(weights(first), weights(second))
+    assert second.num_timesteps == first.num_timesteps
+    observations = np.ones((5, 3), np.float32)
+    ours, _ = first.predict(observations, deterministic=True)
+    theirs, _ = second.predict(observations, deterministic=True)
+    assert np.array_equal(ours, theirs)
+
+    for model in (first, second):  # from the same worlds and random numbers
+        model.set_env(toys())
+        model._last_obs = None
+        model.set_random_seed(7)
+        model.learn(2 * 12 * 4)
+    assert same_weights(weights(first), weights(second))
+
+
+def test_settings_are_kept_and_may_be_changed(tmp_path: Path) -> None:
+    logs = str(tmp_path / "logs")
+    model = small_model(
+        toys(), "rel", tensorboard_log=logs, verbose=1, stats_window_size=7, gamma=0.5
+    )
+    model.save(tmp_path / "model")
+    again = MemoryPPO.load(tmp_path / "model", print_system_info=True, n_epochs=9)
+    assert (again.tensorboard_log, again.verbose, again._stats_window_size) == (logs, 1, 7)
+    assert (again.gamma, again.n_epochs, again.n_steps) == (0.5, 9, 12)
+
+
+@pytest.mark.parametrize("way", ["custom_objects", "argument"])
+def test_what_cannot_be_stored_is_asked_for(tmp_path: Path, way: str) -> None:
+    options = {"memory": Own, "memory_kwargs": {}, "hidden_size": 8, "net_arch": (8,)}
+    model = small_model(toys(), policy_kwargs=options)
+    model.save(tmp_path / "model")
+    with pytest.raises(ModelMismatchError, match=r"policy_kwargs could not be stored.*pass"):
+        MemoryPPO.load(tmp_path / "model")
+    given: dict[str, Any] = (
+        {"policy_kwargs": options}
+        if way == "argument"
+        # lr_schedule is what people write for stable-baselines3; here it is no argument.
+        else {"custom_objects": {"policy_kwargs": options, "lr_schedule": lambda _: 0.0}}
+    )
+    again = MemoryPPO.load(tmp_path / "model", **given)
+    assert isinstance(again.policy.memory, Own)
+    assert same_weights(weights(model), weights(again))
+
+
+def test_a_policy_is_saved_with_its_model(tmp_path: Path) -> None:
+    policy = small_model(toys()).policy
+    with pytest.raises(PolicyOptionError, match=r"model\.save"):
+        policy.save(str(tmp_path / "policy"))
+    with pytest.raises(PolicyOptionError, match=r"MemoryPPO\.load"):
+        type(policy).load(str(tmp_path / "policy"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_spaces_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    small_model(toys()).save(tmp_path / "model")
+    with pytest.raises(ModelMismatchError, match="observation space does not fit"):
+        MemoryPPO.load(tmp_path / "model", toys(2, "discrete"))
+    save_file(tmp_path / "other.safetensors", {"weight": torch.zeros(3)}, {"data": 1})
+    with pytest.raises(CheckpointDamagedError, match="holds no model"):
+        MemoryPPO.load(tmp_path / "other")
+
+
+def test_a_policy_that_diverged_is_not_played() -> None:
+    model = small_model(toys())
+    nn.init.constant_(model.policy.value_net.weight, torch.nan)
+    with pytest.raises(ModelMismatchError, match="diverged"):
+        make_policy(model_state(model))
