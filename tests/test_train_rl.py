@@ -13,7 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from relagent.envs import make_vec_env
+from relagent.rl import MemoryPPO, load_policy
 from relagent.runs.cli import main_guard
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,11 +104,49 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
     assert files(run) == files(finished)
 
 
-def test_a_finished_run_goes_on_to_more_steps(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", ["1000", "3000"])  # the second where a checkpoint is due
+def test_a_finished_run_goes_on_to_more_steps(finished: Path, tmp_path: Path, steps: str) -> None:
     run = tmp_path / "short"
-    assert command(*SMALL, "--steps", "1000", "--run-dir", run).returncode == 0
+    assert command(*SMALL, "--steps", steps, "--run-dir", run).returncode == 0
     assert command("--resume", run, "--steps", "5000").returncode == 0
+    ours, whole = files(run), files(finished)
+    assert ours.keys() == whole.keys()
+    # The first checkpoint kept may be the shorter run's last, which knows where that was to end.
+    for name in ("metrics.jsonl", max(whole)):
+        assert ours[name] == whole[name]
+
+
+def test_a_run_that_was_never_saved_begins_anew(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "killed")
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    done = command("--resume", run)
+    assert done.returncode == 0, done.stderr
     assert files(run) == files(finished)
+
+
+def test_a_stop_says_which_options_go_on(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "longer")
+    words = [sys.executable, str(ROOT / "train_rl.py"), "--resume", str(run), "--steps", "900000"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    rows = (run / "metrics.jsonl").read_bytes().count(b"\n")
+    deadline = time.monotonic() + 120
+    while (run / "metrics.jsonl").read_bytes().count(b"\n") <= rows:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert f"python train_rl.py --resume {run} --steps 900000" in errors
+
+
+def test_a_run_can_be_loaded_to_train_on(finished: Path) -> None:
+    env = make_vec_env("MiniGrid-DoorKey-6x6-v0", 4, 0)
+    model = MemoryPPO.load(finished, env, n_steps=16)
+    policy = load_policy(finished).policy
+    ours, theirs = model.policy.state_dict(), policy.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    model.learn(64)
+    assert model.num_timesteps == 64
 
 
 def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(
@@ -148,6 +189,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
         (["--learning-rate", "nan"], "learning"),
         (["--dead-cells", "1.5"], "between 0 and 1"),
         (["--device", "tpu"], "auto, cpu or cuda"),
+        (["--device", "cpu:"], "auto, cpu or cuda"),
+        (["--seed", "5000000000"], "less than 2**32"),
         (["--parts", "smell"], "smell"),
         (["--step", "5"], "--step"),
         (["--resume", "nowhere"], "nowhere"),

@@ -43,11 +43,16 @@ class CheckpointCallback(BaseCallback):
     def _on_training_start(self) -> None:
         self._next = (self.num_timesteps // self.every + 1) * self.every
 
+    @property
+    def due(self) -> bool:
+        """Whether a regular checkpoint is to be made before training goes on."""
+        return self.model.num_timesteps >= self._next
+
     def _on_rollout_start(self) -> None:
         # Between two rollouts everything is settled: the update is done, the next one not begun.
         # A regular checkpoint is made also where training stops, since it changes what follows.
         steps = self.model.num_timesteps
-        regular, self.stopped = steps >= self._next, self.stop()
+        regular, self.stopped = self.due, self.stop()
         if regular or self.stopped:
             self.save(regular)
             self.saved_at = steps

@@ -31,13 +31,18 @@ from relagent.rl.checkpoint import model_state, restore_model
 from relagent.rl.encoder import is_grid_space
 from relagent.rl.ppo import MemoryPPO
 from relagent.rl.worlds import ReplayableVecEnv
-from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.config import Config, ConfigError, check_seed, option, to_json
 from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDirectory, default_run_path
 from relagent.runs.packing import pack
 from relagent.runs.provenance import provenance
 from relagent.runs.random_states import random_states, restore_random_states
-from relagent.runs.resuming import ResumeError, config_for_resume, read_checkpoint
+from relagent.runs.resuming import (
+    ResumeError,
+    changed_options,
+    config_for_resume,
+    read_checkpoint,
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ class TrainConfig(Config):
     vf_coef: float = option(0.5, "Weight of the value loss.")
     max_grad_norm: float = option(0.5, "The gradient's norm is clipped to this.")
     exploring_starts: int = option(
-        64, "Open every second training episode with up to this many random actions."
+        64,
+        "Open every second training episode in a grid world with up to this many random actions.",
     )
     short_sight: float = option(
         0.5, "Share of the training episodes in which a grid's view reaches less far."
@@ -93,7 +99,11 @@ class TrainConfig(Config):
     backend: str = option(
         "auto", "What simulates the worlds.", choices=("auto", "envpool", "minigrid")
     )
-    checkpoint_every: int = option(250_000, "Environment steps between two checkpoints.")
+    checkpoint_every: int = option(
+        250_000,
+        "Environment steps between two checkpoints. All worlds start new episodes at each: leave "
+        "room for many episodes in between.",
+    )
     device: str = option("auto", "Where to compute: auto, cpu or cuda.")
     threads: int = option(
         1, "Threads to compute with; at the usual sizes a second one costs more than it gives."
@@ -113,7 +123,8 @@ class TrainConfig(Config):
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(name, getattr(self, name), "it must be at least 1")
-        for name in ("seed", "ent_coef", "vf_coef", "learning_rate_end", "exploring_starts"):
+        check_seed(self.seed)
+        for name in ("ent_coef", "vf_coef", "learning_rate_end", "exploring_starts"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(name, getattr(self, name), "it must not be negative")
         for name in ("learning_rate", "clip_range", "max_grad_norm", "checkpoint_every"):
@@ -177,12 +188,15 @@ def resume(
     Raises:
         RelagentError: something that the user can mend; one line says what.
     """
-    config = config_for_resume(
-        RunDirectory.open(path).read_config(TrainConfig), changes or {}, _MAY_CHANGE
-    )
+    known = RunDirectory.open(path).read_config(TrainConfig)
+    config = config_for_resume(known, changes or {}, _MAY_CHANGE)
     model, worlds = make_model(config)
     where = provenance(device=str(model.device), backend=backend_of(worlds))
     with RunDirectory.open_for_resume(path, where) as run:
+        if not run.saved:
+            run.rewind(0)
+            _begin_worlds(model, worlds, config.seed)
+            return _learn(config, model, worlds, run, stop)
         state, checkpoint = read_checkpoint(run)
         if "optimizer" not in state["model"]:
             raise ResumeError(
@@ -213,8 +227,9 @@ def make_model(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
         backend=config.backend,  # type: ignore[arg-type]  # checked by the option's choices
         parts=config.parts,
     )
+    grid = is_grid_space(venv.observation_space)
     impairments = Impairments(config.short_sight, config.blind_spells, config.dead_cells)
-    if any(impairments) and is_grid_space(venv.observation_space):
+    if grid and any(impairments):
         venv = ImpairedSightVecEnv(venv, impairments, config.seed)
     worlds = ReplayableVecEnv(venv)
     rate: Any = config.learning_rate
@@ -234,7 +249,7 @@ def make_model(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
         ent_coef=config.ent_coef,
         vf_coef=config.vf_coef,
         max_grad_norm=config.max_grad_norm,
-        exploring_starts=config.exploring_starts,
+        exploring_starts=config.exploring_starts if grid else 0,
         policy_kwargs={
             "memory": config.memory,
             "memory_kwargs": config.memory_options,
@@ -284,8 +299,9 @@ def _learn(
 
     checkpoints = CheckpointCallback(config.checkpoint_every, save, stop or (lambda: False))
     print(f"run directory: {run.path}", file=sys.stderr, flush=True)
+    unfinished = model.num_timesteps < config.steps
     try:
-        if model.num_timesteps < config.steps:
+        if unfinished:
             model.learn(
                 config.steps - model.num_timesteps,
                 CallbackList([checkpoints, AttentionCallback(), ProgressCallback(config.steps)]),
@@ -294,11 +310,12 @@ def _learn(
         if checkpoints.stopped:
             print(
                 f"stopped after {checkpoints.saved_at:,} steps; go on with: "
-                f"python train_rl.py --resume {run.path}",
+                f"python train_rl.py --resume {run.path}{changed_options(run, config)}",
                 file=sys.stderr,
             )
             return False
-        save(False)
+        # A regular checkpoint that is due is made now, as it would be if training went on.
+        save(unfinished and checkpoints.due)
     finally:
         logger.close()
         worlds.close()

@@ -157,7 +157,7 @@ def evaluate(
 
 # What may differ between runs of one row: it does not change what is learned, or it is compared
 # by what came of it (the steps really trained, the backend really used).
-_IGNORED = ("seed", "steps", "backend", "device", "threads", "checkpoint_every")
+_IGNORED = ("seed", "steps", "backend", "device", "threads")
 
 
 def group_runs(paths: Sequence[Path]) -> list[Group]:

@@ -55,8 +55,8 @@ class CheckpointNotFoundError(CheckpointError):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(
-            f"no checkpoint in {directory}: a run has one after its first save; "
-            "give the folder of such a run"
+            f"no checkpoint in {directory}: a run has one after its first save; go on with its "
+            "training by --resume, or give another run"
         )
 
 

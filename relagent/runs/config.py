@@ -41,6 +41,16 @@ class ConfigKeyError(RelagentError):
     """Settings that are unknown, or missing."""
 
 
+def check_seed(seed: int) -> None:
+    """Check that a seed is one that every generator takes: 32 bits.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError("seed", seed, "it must be at least 0 and less than 2**32")
+
+
 def option(
     default: Any = dataclasses.MISSING,
     help: str = "",

@@ -20,8 +20,12 @@ def computing_device(name: str) -> torch.device:
     there = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if there else "cpu")
-    if name.split(":")[0] not in ("cpu", "cuda"):
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"unknown device {name!r}: choose auto, cpu or cuda")
     if name.startswith("cuda") and not there:
         raise DeviceError("no CUDA device is to be had here: choose --device cpu or auto")
-    return torch.device(name)
+    return device

@@ -193,6 +193,11 @@ class RunDirectory:
             os.fsync(file.fileno())
         return checkpoint.save_checkpoint(self.checkpoints, step, tensors, data)
 
+    @property
+    def saved(self) -> bool:
+        """Whether there is any checkpoint; a run that was killed early has none."""
+        return bool(checkpoint.checkpoints(self.checkpoints))
+
     def load_checkpoint(self) -> checkpoint.Checkpoint:
         """See :func:`relagent.runs.checkpoint.newest`.
 

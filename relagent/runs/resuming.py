@@ -9,7 +9,7 @@ from typing import Any
 
 from relagent.errors import RelagentError
 from relagent.runs.checkpoint import Checkpoint
-from relagent.runs.config import ConfigT
+from relagent.runs.config import Config, ConfigT, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import unpack
 
@@ -40,6 +40,16 @@ def config_for_resume(
                 f"run may change only {may}; start a new run instead"
             )
     return type(config)(**{**settings, **changes})
+
+
+def changed_options(run: RunDirectory, config: Config) -> str:
+    """Return the words of a command line that repeat what differs from the run's settings."""
+    known = to_json(run.read_config(type(config)))
+    return "".join(
+        f" --{name.replace('_', '-')} {value}"
+        for name, value in to_json(config).items()
+        if value != known[name]
+    )
 
 
 def read_checkpoint(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:

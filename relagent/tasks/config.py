@@ -12,7 +12,7 @@ from relagent.memories.full import MemRNN
 from relagent.memories.orthogonal import ExpRNN
 from relagent.memories.relevancy import RelevancyMemory, RelRNN
 from relagent.memories.rnn import RNN
-from relagent.runs.config import Config, ConfigError, option
+from relagent.runs.config import Config, ConfigError, check_seed, option
 from relagent.tasks.base import DatasetTask, Task
 
 __all__ = ["DatasetConfig", "GeneratedConfig", "TaskConfig", "option"]
@@ -62,9 +62,11 @@ class TaskConfig(Config):
             value = getattr(self, field.name)
             if type(value) is int and field.name not in ("seed", "nu", "rho") and value < 1:
                 raise ConfigError(field.name, value, "it must be at least 1")
-        for name in ("seed", "checkpoint_minutes"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, getattr(self, name), "it must not be negative")
+        check_seed(self.seed)
+        if self.checkpoint_minutes < 0:
+            raise ConfigError(
+                "checkpoint_minutes", self.checkpoint_minutes, "it must not be negative"
+            )
         for name in ("learning_rate", "orthogonal_learning_rate", "max_grad_norm"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ConfigError(name, getattr(self, name), "it must be more than 0")

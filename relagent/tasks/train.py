@@ -29,7 +29,12 @@ from relagent.runs.packing import pack
 from relagent.runs.progress import TrainingProgress
 from relagent.runs.provenance import provenance
 from relagent.runs.random_states import random_states, restore_random_states, seed_everything
-from relagent.runs.resuming import ResumeError, config_for_resume, read_checkpoint
+from relagent.runs.resuming import (
+    ResumeError,
+    changed_options,
+    config_for_resume,
+    read_checkpoint,
+)
 from relagent.tasks.base import Batch, Score, Task, count_correct, cross_entropy
 from relagent.tasks.config import DatasetConfig, TaskConfig
 from relagent.tasks.evaluate import evaluate
@@ -104,6 +109,9 @@ def resume(
     training = Training(config)
     where = provenance(device=str(training.device), backend=None)
     with RunDirectory.open_for_resume(path, where) as run:
+        if not run.saved:
+            run.rewind(0)
+            return training.run(run, stop or (lambda: False))
         state, checkpoint = read_checkpoint(run)
         if checkpoint.step > training.total:
             raise ResumeError(
@@ -277,7 +285,7 @@ class Training:
         if not done:
             print(
                 f"stopped after {self.update:,} updates; go on with: python -m relagent.tasks "
-                f"{self.config.task} --resume {run.path}",
+                f"{self.config.task} --resume {run.path}{changed_options(run, self.config)}",
                 file=sys.stderr,
             )
             return False

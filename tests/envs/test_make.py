@@ -147,13 +147,22 @@ def test_the_judge_is_one_python_environment() -> None:
         ("CartPole-v77", "did you mean .*CartPole-v1"),
         ("no such thing", "give an id such as"),
         ("", "give an id such as"),
-        ("nosuchpackage:Some-v0", "unknown environment"),
+        ("nosuchpackage:Some-v0", "'nosuchpackage:Some-v0' names a module that cannot be imported"),
     ],
 )
 def test_unknown_ids_get_the_nearest_names(env_id: str, hint: str) -> None:
     with pytest.raises(UnknownEnvironmentError, match=hint) as caught:
         make_vec_env(env_id, 1, 0)
     assert "\n" not in str(caught.value)
+
+
+def test_a_world_that_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks_a_package(*_: Any, **__: Any) -> None:
+        raise gym.error.DependencyNotInstalled("box2d is not installed")
+
+    monkeypatch.setattr(gym, "make", lacks_a_package)
+    with pytest.raises(UnknownEnvironmentError, match="CartPole-v1 cannot be made: box2d is not"):
+        make_vec_env("CartPole-v1", 1, 0)
 
 
 def test_bad_requests_are_named(register: Any) -> None:
