@@ -65,12 +65,13 @@ class Episodes:
     Attributes:
         rewards: float64 [N], the sum of each episode's rewards.
         lengths: int64 [N], steps.
-        successes: bool [N], whether the world reported success at the end (``is_success``).
+        successes: bool [N], whether the world reported success at the end (``is_success``);
+            ``None`` of a world that does not speak of it.
     """
 
     rewards: np.ndarray
     lengths: np.ndarray
-    successes: np.ndarray
+    successes: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Result(NamedTuple):
     episode: int
     reward: float
     length: int
-    success: bool
+    success: bool | None
 
 
 def play(
@@ -154,10 +155,7 @@ def play_all(
     jobs = _copies(jobs, precision)
     longest = max(job.episodes for job in jobs)
     rows = min(rows, -(-longest // workers))
-    results = [
-        Episodes(np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool))
-        for n in (job.episodes for job in jobs)
-    ]
+    results: list[dict[int, Result]] = [{} for _ in jobs]
     played = (
         _play_in_processes(jobs, workers, rows, device)
         if workers > 1
@@ -165,13 +163,19 @@ def play_all(
     )
     with closing(played):  # an interrupt ends the processes now, not when somebody collects them
         for result in played:
-            done = results[result.job]
-            done.rewards[result.episode] = result.reward
-            done.lengths[result.episode] = result.length
-            done.successes[result.episode] = result.success
+            results[result.job][result.episode] = result
             if on_result is not None:
                 on_result(result)
-    return results
+    return [_episodes([done[episode] for episode in sorted(done)]) for done in results]
+
+
+def _episodes(results: Sequence[Result]) -> Episodes:
+    told = all(result.success is not None for result in results)
+    return Episodes(
+        np.array([result.reward for result in results]),
+        np.array([result.length for result in results], dtype=np.int64),
+        np.array([result.success for result in results], dtype=bool) if told else None,
+    )
 
 
 def check_world(policy: MemoryPolicy, env_id: str) -> None:
@@ -328,14 +332,15 @@ class _Row:
         # The environment's own generator is made from the seed alone: this one must differ.
         self.generator = np.random.default_rng((seed, 1))
         self.observation, _ = self.env.reset(seed=seed)
-        self.reward, self.length, self.success = 0.0, 0, False
+        self.reward, self.length = 0.0, 0
+        self.success: bool | None = None
 
     def step(self, action: int) -> bool:
         """Act, and return whether the episode is over."""
         self.observation, reward, terminated, truncated, info = self.env.step(action)
         self.reward += float(reward)
         self.length += 1
-        self.success = bool(info.get("is_success", False))
+        self.success = bool(info["is_success"]) if "is_success" in info else None
         return terminated or truncated
 
 

@@ -27,6 +27,7 @@ from rich.progress import (
 from relagent.envs import ladder_of, pair_of
 from relagent.errors import RelagentError
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
+from relagent.rl.encoder import is_grid_space
 from relagent.rl.play import Episodes, Job, Result, check_world, play_all
 from relagent.rl.report import Report, Row
 from relagent.rl.train import TrainConfig
@@ -138,7 +139,10 @@ def evaluate(
         notes=tuple(notes),
         # Neither the folder nor the number of processes has any part in the scores.
         config={k: v for k, v in to_json(config).items() if k not in ("out", "workers")},
-        provenance=provenance(device=str(computing_device(config.device)), backend=_backend()),
+        provenance=provenance(
+            device=str(computing_device(config.device)),
+            backend=", ".join(dict.fromkeys(row.played_on for row in rows)),
+        ),
         runs=tuple(
             {
                 "run": path.resolve().name,
@@ -274,6 +278,7 @@ def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) 
 
 def _row(group: Group, world: str, actions: str, episodes: dict[int, Episodes]) -> Row:
     config = group.config
+    told = [e.successes for e in episodes.values() if e.successes is not None]
     return Row(
         train=config.env,
         world=world,
@@ -283,10 +288,10 @@ def _row(group: Group, world: str, actions: str, episodes: dict[int, Episodes]) 
         seeds=tuple(episodes),
         steps=group.settings["steps"],
         trained_on=group.settings["backend"],
-        played_on=_backend(),
+        played_on=_backend(group),
         rewards=np.stack([e.rewards for e in episodes.values()]),
         lengths=np.stack([e.lengths for e in episodes.values()]),
-        successes=np.stack([e.successes for e in episodes.values()]),
+        successes=np.stack(told) if len(told) == len(episodes) else None,
     )
 
 
@@ -299,5 +304,7 @@ def paper_number(train: str, world: str, memory: str) -> float | None:
     return {pair.train_id: on_train, pair.test_id: on_test}.get(world)
 
 
-def _backend() -> str:
-    return f"minigrid {version('minigrid')}"
+def _backend(group: Group) -> str:
+    _, loaded = next(iter(group.runs.values()))
+    package = "minigrid" if is_grid_space(loaded.policy.observation_space) else "gymnasium"
+    return f"{package} {version(package)}"

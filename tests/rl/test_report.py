@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,16 @@ def test_a_row_of_known_numbers() -> None:
     assert cells["paper"] == "0.44"
 
 
+def test_a_world_that_speaks_of_no_success(tmp_path: Path) -> None:
+    row = replace(make_row(2, "CartPole-v1"), train="CartPole-v1", successes=None)
+    assert row.cells["success"] == "–" and row.cells["train → world"] == "CartPole-v1 → CartPole-v1"
+    report = make_report(row)
+    report.write(tmp_path)
+    data = json.loads((tmp_path / "transfer.json").read_text())
+    assert data["rows"][0]["success"] is None
+    assert [seed["successes"] for seed in data["rows"][0]["by_seed"]] == [None, None]
+
+
 def test_all_forms_agree(tmp_path: Path) -> None:
     report = make_report()
     (tmp_path / "transfer.json").write_text("an earlier report")
@@ -150,6 +161,7 @@ def test_all_forms_agree(tmp_path: Path) -> None:
             assert seed["lengths"] == row.lengths[j].tolist()
             np.testing.assert_allclose(seed["rewards"], row.rewards[j], atol=1e-6)
             assert seed["reward"] == pytest.approx(np.mean(seed["rewards"]), abs=1e-6)
+            assert row.successes is not None
             assert [bool(s) for s in seed["successes"]] == row.successes[j].tolist()
     assert data["notes"] == ["no test world"]
     assert "Note: no test world" in markdown
@@ -173,6 +185,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 def test_short_names() -> None:
     assert short_name("MiniGrid-DoorKey-5x5-v0") == "DoorKey-5x5"
+    assert short_name("CartPole-v1", "CartPole-v1") == "CartPole-v1"
     assert short_name("BabyAI-GoToObj-v0") == "BabyAI-GoToObj"
     assert short_name("MiniGrid-DoorKey-8x8-v0", "MiniGrid-DoorKey-5x5-v0") == "8x8"
     assert short_name("MiniGrid-Fetch-8x8-N3-v0", "MiniGrid-DoorKey-5x5-v0") == "Fetch-8x8-N3"

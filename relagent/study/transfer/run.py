@@ -104,6 +104,8 @@ def _play(task: TransferTask, loaded: LoadedPolicy, stop: Callable[[], bool]) ->
             )
         except _Stopped:
             return False
+        successes = episodes.successes
+        assert successes is not None, "every world of the study tells of success"
         row = Row(
             train=task.pair.train_id,
             world=world,
@@ -116,10 +118,16 @@ def _play(task: TransferTask, loaded: LoadedPolicy, stop: Callable[[], bool]) ->
             played_on=_judge(),
             rewards=episodes.rewards[None],
             lengths=episodes.lengths[None],
-            successes=episodes.successes[None],
+            successes=successes[None],
         )
         score = WorldResult(
-            world, actions, row.reward, row.interval, row.success, row.length, episodes.rewards
+            world,
+            actions,
+            row.reward,
+            row.interval,
+            float(successes.mean()),
+            row.length,
+            episodes.rewards,
         )
         write_part(path, _made_with(task, loaded), score.to_json())
     return True
