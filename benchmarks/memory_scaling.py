@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from relagent.memories import make_memory
-from relagent.runs.machine import machine
+from relagent.runs.machine import machine, peak_resident
 
 FEATURES, SIZE, BATCH = 64, 128, 16
 STEPS = (100, 200, 400, 800, 1600, 3200, 8000)
@@ -125,18 +125,12 @@ def measure(system: str, steps: int, seconds: float) -> Point:
         return time.perf_counter() - begin
 
     once(10)  # compiles, starts threads, loads libraries
-    before = _peak()
+    before = peak_resident()
     times = [once(steps)]
-    megabytes = _peak() - before
+    megabytes = (peak_resident() - before) / 1e6
     while sum(times) < seconds and len(times) < 5:
         times.append(once(steps))
     return Point(system, steps, min(times), megabytes)
-
-
-def _peak() -> float:
-    """Return the highest resident set so far, in MB (Linux counts in KB, macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def in_a_process(system: str, steps: int, limit: float, gigabytes: float) -> Point | None:

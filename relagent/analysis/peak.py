@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
-import resource
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 
 from relagent.errors import RelagentError
 from relagent.memories import kernels
+from relagent.runs.machine import peak_resident
 from relagent.tasks.base import Batch, cross_entropy
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.run import make_model
@@ -68,17 +66,6 @@ def _growth(config: TaskConfig) -> float:
     x, targets, weight, scored = (tensor[-12:] for tensor in batch[:4])
     short = Batch(x, targets, weight, scored)
     torch.autograd.backward(cross_entropy(model(short.x)[0], short))
-    before = _peak()
+    before = peak_resident()
     torch.autograd.backward(cross_entropy(model(batch.x)[0], batch))
-    return _peak() - before
-
-
-def _peak() -> float:
-    """The highest resident set of this process so far, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux counts what a parent held at the fork in ru_maxrss, but not here.
-        (line,) = (li for li in status.read_text().splitlines() if li.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1e3
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    return (peak_resident() - before) / 1e6

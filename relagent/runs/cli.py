@@ -39,6 +39,17 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(USAGE, f"error: {_one_line(message)} (see {self.prog} --help)\n")
 
 
+def count(text: str) -> int:
+    """A number on the command line that is at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+count.__name__ = "number of at least 1"  # argparse says "invalid number of at least 1 value"
+
+
 def main_guard(function: Callable[[], int | None]) -> int:
     """Run a command's main, and turn what a user can cause into one line: ``error: ...``.
 

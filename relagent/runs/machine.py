@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,15 @@ def available_cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
     return len(affinity(0)) if affinity is not None else (os.cpu_count() or 1)
+
+
+def peak_resident() -> int:
+    """The most memory that this process has had resident so far, in bytes."""
+    line = _line("/proc/self/status", "VmHWM")
+    if line is not None:  # on Linux, where ru_maxrss counts what a parent held at the fork
+        return 1024 * int(line.split()[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _memory() -> float | None:

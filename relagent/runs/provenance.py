@@ -23,6 +23,9 @@ PACKAGES = (
     "sb3-contrib",
 )
 
+CODE = ("relagent", "envs", "pyproject.toml")
+"""What decides what a run does; results and notes that lie beside it do not."""
+
 
 def provenance(
     *, device: str = "cpu", backend: str | None = None, command: list[str] | None = None
@@ -60,7 +63,10 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout that holds this very file; None for an installed package."""
+    """Commit of the checkout that holds this very file, and whether its code was changed.
+
+    None for an installed package.
+    """
     here = Path(__file__)
 
     def git(*words: str) -> str:
@@ -71,6 +77,7 @@ def _git() -> dict[str, Any] | None:
     try:
         # A virtual environment may lie in the checkout of something else.
         git("ls-files", "--error-unmatch", here.name)
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        changes = git("status", "--porcelain", "--", *(f":/{name}" for name in CODE))
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -50,7 +50,7 @@ def run_on_ray(
     try:
         import ray
     except ImportError as error:
-        raise ClusterError("--ray needs Ray: pip install 'relagent[ray]'") from error
+        raise ClusterError("--ray needs Ray: pip install ray") from error
     ours = not ray.is_initialized()
     if ours:
         try:

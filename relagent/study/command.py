@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from relagent.runs.cli import GracefulStop
+from relagent.runs.cli import GracefulStop, count
 from relagent.runs.machine import available_cores
 from relagent.study.board import Board
 from relagent.study.local import run_here
@@ -89,14 +89,3 @@ def do_grid(tasks: Sequence[Task], arguments: argparse.Namespace) -> int:
         return 1
     say(f"next: python -m relagent.study report --results {arguments.results}", highlight=False)
     return 0
-
-
-def count(text: str) -> int:
-    """A number on the command line that is at least 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-count.__name__ = "number of at least 1"  # argparse says "invalid number of at least 1 value"

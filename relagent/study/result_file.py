@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,8 +39,32 @@ def read_result_file(
         return parse(data)
     except ResultError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RelagentError
+    ) as error:  # fmt: skip
         raise ResultError(
             f"{path} is no result of a task ({type(error).__name__}: {error}): remove it, and the "
             "task will be done again"
         ) from error
+
+
+def require(data: Mapping[str, Any], *names: str) -> None:
+    """Check that names are there.
+
+    Raises:
+        ValueError: one is not.
+    """
+    missing = [name for name in names if name not in data]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} is missing")
+
+
+def require_curves(curves: Mapping[str, Sized], *names: str) -> None:
+    """Check that curves are there and equally long.
+
+    Raises:
+        ValueError: they are not.
+    """
+    require(curves, *names)
+    if len({len(curve) for curve in curves.values()}) > 1:
+        raise ValueError("its curves are not equally long")

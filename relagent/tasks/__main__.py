@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
+from relagent.runs.cli import ArgumentParser, GracefulStop, count, main_guard
 from relagent.runs.config import add_arguments
 from relagent.runs.directory import RunDirectory
 from relagent.runs.resuming import ResumeError
@@ -71,7 +71,7 @@ def _transfer_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument(
         "--T",
-        type=_count,
+        type=count,
         nargs="+",
         metavar="N",
         default=[200, 400, 1000, 2000, 5000],
@@ -79,7 +79,7 @@ def _transfer_parser(parser: argparse.ArgumentParser) -> None:
     )
     for name, what in (("--batches", "at each delay"), ("--batch-size", "sequences in a batch")):
         parser.add_argument(
-            name, type=_count, default=100, metavar="N", help=f"{what} (default: 100)"
+            name, type=count, default=100, metavar="N", help=f"{what} (default: 100)"
         )
     parser.add_argument("--device", default="auto", help="where to compute (default: auto)")
     parser.set_defaults(command=transfer_command)
@@ -106,16 +106,6 @@ def transfer_command(arguments: argparse.Namespace) -> int:
     console.print(table)
     console.print(f"written to {path}", highlight=False)
     return 0
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-_count.__name__ = "number of at least 1"  # argparse says "invalid number of at least 1 value"
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def _download_mnist(searched: list[Path]) -> Path:
     try:
         import pooch
     except ImportError:
-        advice = f"give its folder with --data or {ENVIRONMENT}, or pip install relagent[tasks]"
+        advice = f"give its folder with --data or {ENVIRONMENT}, or install pooch to download it"
         raise DataNotFoundError("mnist", searched, advice) from None
     cache = Path(pooch.os_cache("relagent")) / "mnist"
     try:

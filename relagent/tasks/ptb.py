@@ -55,8 +55,9 @@ class PennTreebank(DatasetTask):
         self.input_size = self.n_classes = len(self.symbols)
 
     def epoch_length(self, batch_size: int) -> int:
-        """See :meth:`DatasetTask.epoch_length`."""
-        return self._n_windows("train", batch_size)
+        """See :meth:`DatasetTask.epoch_length`; any text that is too short is told now."""
+        windows = {split: self._n_windows(split, batch_size) for split in self.texts}
+        return windows["train"]
 
     def training_batch(self, number: int, batch_size: int, seed: int) -> Batch:
         """See :meth:`Task.training_batch`; the text keeps its order."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from relagent.memories import make_memory
 from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDamagedError, RunDirectory
+from relagent.runs.machine import peak_resident
 from relagent.runs.resuming import read_checkpoint
 from relagent.tasks.base import Task
 from relagent.tasks.config import TaskConfig
@@ -82,5 +81,4 @@ def peak_memory(device: torch.device) -> dict[str, Any]:
     """
     if device.type == "cuda":
         return {"bytes": torch.cuda.max_memory_allocated(device), "of": "CUDA tensors"}
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"bytes": most if sys.platform == "darwin" else 1024 * most, "of": "process"}
+    return {"bytes": peak_resident(), "of": "process"}

@@ -221,7 +221,8 @@ class Training:
     def evaluation(self, score: Score) -> dict[str, float]:
         """Act on an evaluation, and return its row of metrics."""
         self.evaluated = self.update
-        if self.task.solvable and score.perfect:
+        regular = self.update % self.interval == 0  # else the budget ends here, and may yet grow
+        if self.task.solvable and score.perfect and regular:
             self.solved = self.update
         merit = self.task.merit(score)
         if self.task.tested and (self.best is None or merit > self.best["merit"]):

@@ -24,7 +24,7 @@ def test_without_ray_one_line_says_what_to_install(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ClusterError, match="pip install 'relagent\\[ray\\]'"):
+    with pytest.raises(ClusterError, match="pip install ray"):
         run_on_ray([], Board([make_task()]), lambda: False, "auto")
 
 

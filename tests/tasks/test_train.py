@@ -207,6 +207,15 @@ def test_step_sizes_are_halved_when_the_validation_stalls(
     assert mnist.optimizer.param_groups[0]["lr"] == 2e-4
 
 
+def test_only_a_regular_evaluation_ends_training(tmp_path: Path) -> None:
+    """Where a budget ends is no reason for a larger one to stop there too."""
+    training = Training(small("copy", "lstm", tmp_path))
+    for update, solved in ((12, None), (15, 15)):
+        training.update = update
+        training.evaluation(Score(0.0, 20, 20))
+        assert training.solved == solved
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_divergence_is_caught_before_the_step(where: str, tmp_path: Path) -> None:
     config = small("ptb", "lstm", tmp_path)

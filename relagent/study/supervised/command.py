@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from relagent.memories import MEMORIES
+from relagent.runs.cli import count
 from relagent.runs.config import add_arguments
-from relagent.study.command import add_folders, add_results, add_runner, count, do_grid
-from relagent.study.supervised.grid import GRIDS, chosen_cells
+from relagent.runs.directory import RunWriteError
+from relagent.runs.files import reason
+from relagent.study.command import add_folders, add_results, add_runner, do_grid
+from relagent.study.supervised.grid import GRIDS, GridError, chosen_cells
 from relagent.study.supervised.task import SupervisedTask, in_order
-from relagent.tasks.config import GeneratedConfig, TaskConfig
+from relagent.tasks.config import OPTIONS, GeneratedConfig, TaskConfig, options_of
 from relagent.tasks.defaults import TASKS, default_config
 
 
@@ -82,8 +85,12 @@ def grid_command(arguments: argparse.Namespace) -> int:
     names = {field.name for field in fields(TASKS[study])}
     given = {name: value for name, value in vars(arguments).items() if name in names}
     given |= {"updates" if "updates" in names else "epochs": arguments.budget, "threads": 1}
+    cells = chosen_cells(study, arguments.memories, arguments.delays)
+    for name in given:
+        if name in OPTIONS and not any(name in options_of(memory) for _, memory in cells):
+            raise GridError(f"none of these memories has --{name}: leave it out")
     tasks = []
-    for T, memory in chosen_cells(study, arguments.memories, arguments.delays):
+    for T, memory in cells:
         for seed in range(arguments.seeds):
             settings = {**GRIDS[study].settings_of(memory, given), "seed": seed}
             if T is not None:
@@ -120,6 +127,10 @@ def peak(arguments: argparse.Namespace) -> int:
     from relagent.study.supervised.peak import FILE, measure, write
 
     path = arguments.results / FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunWriteError(path.parent, reason(error)) from error
     for peaks in measure(arguments.memories, sorted(set(arguments.delays))):
         memory, T, definition, kernel = peaks.points[-1]
         print(f"{memory}, T = {T:,}: {definition:,.0f} MB, by the kernel {kernel:,.0f} MB")

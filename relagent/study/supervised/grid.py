@@ -39,11 +39,12 @@ class Grid:
         """Return what differs from the defaults of relagent.tasks.
 
         Args:
-            memory: settings that it does not take are left out.
+            memory: settings that it does not take are left out, of the grid's and of the given.
             given: settings that were asked for; they come before the grid's.
         """
         others = set(OPTIONS) - options_of(memory)
         own = {name: value for name, value in self.settings.items() if name not in others}
+        given = {name: value for name, value in given.items() if name not in others}
         usual = all(given.get(name, value) == value for name, value in self.form.items())
         return {**self.form, **(own if usual else {}), **given}
 

@@ -53,7 +53,7 @@ seeds, no number of updates and no criterion of the end.""",
     "denoise": """\
 The paper shows training curves of this task (its figures 4 to 6 and 11), no table.""",
     "mnist": """\
-The paper shows validation curves (its figure 8), of pixels one by one. Published test accuracies
+The paper shows validation curves of permuted MNIST (its figure 8). Published test accuracies
 of single pixels: expRNN 98.0% in reading order and 94.9% permuted, LSTM 81.9% and 79.5%
 (Lezcano & Martínez-Rubio 2019).""",
     "ptb": """\
@@ -160,8 +160,7 @@ def _transfer(view: View) -> str:
     return f"""\
 ## Transfer to other delays
 
-The trained weights, unchanged, on fresh sequences of other delays; in brackets how many. Each
-delay draws its own sequences, the same for all memories of a seed.
+The trained weights, unchanged, on fresh sequences of other delays; in brackets how many.
 
 {markdown(*transfer_table(view))}
 ![Transfer](transfer.png)"""

@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from relagent.memories import MEMORIES
+from relagent.runs.config import from_json
 from relagent.runs.files import write_atomically
 from relagent.study.curve import thin
-from relagent.study.result_file import read_result_file
+from relagent.study.result_file import read_result_file, require, require_curves
+from relagent.tasks.config import DatasetConfig
+from relagent.tasks.defaults import TASKS
 
 FORMAT = 1
 
@@ -79,7 +83,7 @@ def read_result(path: Path) -> SupervisedResult:
 
 
 def _parsed(data: Mapping[str, Any]) -> SupervisedResult:
-    return SupervisedResult(
+    result = SupervisedResult(
         study=str(data["study"]),
         memory=str(data["memory"]),
         seed=int(data["seed"]),
@@ -99,6 +103,21 @@ def _parsed(data: Mapping[str, Any]) -> SupervisedResult:
         provenance=dict(data["provenance"]),
         checkpoint=str(data["checkpoint"]),
     )
+    if result.study not in TASKS or result.memory not in MEMORIES:
+        raise ValueError(f"{result.study} with {result.memory} is not known")
+    kind = TASKS[result.study]
+    # Where the data lie is the one setting that a result leaves out.
+    unsaid = {"data": None} if issubclass(kind, DatasetConfig) else {}
+    from_json(kind, {**unsaid, **result.config})
+    for score in (result.validation, result.best):
+        require(score, "updates", "loss", "accuracy")
+    require(result.peak_memory, "bytes", "of")
+    for score in result.transfer:
+        require(score, "T", "accuracy", "loss", "sequences")
+    names = ("steps", "loss", "accuracy")
+    require_curves(result.training, *names, "gradient_norm")
+    require_curves(result.evaluations, *names)
+    return result
 
 
 def read_results(folder: Path) -> list[SupervisedResult]:

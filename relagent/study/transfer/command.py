@@ -10,8 +10,8 @@ from rich.console import Console
 
 from relagent.envs import PAIRS
 from relagent.memories import MEMORIES
-from relagent.runs.cli import GracefulStop
-from relagent.study.command import add_folders, add_runner, count, do_grid
+from relagent.runs.cli import GracefulStop, count
+from relagent.study.command import add_folders, add_runner, do_grid
 from relagent.study.task import TaskError
 from relagent.study.transfer.protocol import NAMES, load_protocol
 from relagent.study.transfer.task import TransferTask, in_order, pair_named

@@ -17,6 +17,7 @@ from relagent.study.transfer.tables import (
     ladder_rows,
     table_rows,
 )
+from relagent.study.transfer.task import TransferTask
 from relagent.study.transfer.view import View, title
 from relagent.study.words import commits, listed, machines, markdown, versions
 
@@ -71,12 +72,16 @@ def page(view: View) -> str:
 
 def _opening(view: View) -> str:
     episodes = listed(f"{n:,}" for n in {r.evaluation["episodes"] for r in view.results})
+    commands = "\n".join(
+        f"python -m relagent.study table4{options}   # trains and plays what is not there yet"
+        for options in sorted({_evaluation_options(run) for run in view.results})
+    )
     return f"""\
 Agents with different memories are trained in a small world and scored there and, unchanged, in
 larger ones. Runs so far: {len(view.results)}. Made by
 
 ```sh
-python -m relagent.study table4   # trains and plays what is not there yet
+{commands}
 python -m relagent.study report   # makes this page
 ```
 
@@ -86,6 +91,16 @@ actions, as in the paper; a reward is 1 − 0.9 · steps / limit for success and
 seeds are shown, and of each run the final checkpoint counts. In brackets: 95% percentile bootstrap
 of the mean over seeds ({RESAMPLES:,} resamples), too narrow where seeds are few; below: every seed
 in its order. Bold: above the paper's RelLSTM."""
+
+
+def _evaluation_options(run: RunResult) -> str:
+    """The words of the command that scores a run as it was scored."""
+    usual = {"episodes": TransferTask.episodes, "precision": TransferTask.precision}
+    return "".join(
+        f" --{name} {run.evaluation[name]}"
+        for name, value in usual.items()
+        if run.evaluation[name] != value
+    )
 
 
 def _settings_words(settings: Mapping[str, Any]) -> str:

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from relagent.envs import PAIRS
+from relagent.memories import MEMORIES
 from relagent.runs.files import write_atomically
 from relagent.study.curve import POINTS, thin
-from relagent.study.result_file import ResultError, read_result_file
+from relagent.study.result_file import ResultError, read_result_file, require, require_curves
 
 FORMAT = 1
 UNIT = 50_000
@@ -156,7 +158,7 @@ def read_result(path: Path) -> RunResult:
 
 
 def _parsed(data: Mapping[str, Any]) -> RunResult:
-    return RunResult(
+    result = RunResult(
         protocol=str(data["protocol"]),
         pair=str(data["pair"]),
         memory=str(data["memory"]),
@@ -174,6 +176,16 @@ def _parsed(data: Mapping[str, Any]) -> RunResult:
         provenance=dict(data["provenance"]),
         checkpoint=str(data["checkpoint"]),
     )
+    pair = next((pair for pair in PAIRS if pair.name == result.pair), None)
+    if pair is None or result.memory not in MEMORIES:
+        raise ValueError(f"{result.pair} with {result.memory} is not known")
+    require(result.evaluation, "episodes", "precision")
+    require(result.seconds, "training", "playing")
+    require_curves(result.curve, "steps", "reward", "success")
+    for world in (pair.train_id, pair.test_id):
+        if result.world(world) is None:
+            raise ValueError(f"{world} was not played")
+    return result
 
 
 def read_results(folder: Path) -> list[RunResult]:

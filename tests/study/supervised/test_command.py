@@ -114,11 +114,15 @@ def test_bad_requests_are_one_line(
         (["copy", "--seed", "3"], "use --seeds"),
         (["copy", "--threads", "3"], "each run has one thread"),
         (["copy", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
-        (["copy", "--memories", "lstm", "--nu", "3"], "nu is 3; lstm takes none"),
+        (
+            ["copy", "--memories", "lstm", "--nu", "3"],
+            "none of these memories has --nu: leave it out",
+        ),
         (["mnist", "--T", "3"], "unrecognized arguments: --T 3"),
         (["mnist"], "mnist not found in"),
         (["ptb"], "ptb not found in"),
         (["peak", "--memories", "x"], "invalid choice: 'x'"),
+        (["peak", "--results", "/dev/null/x"], "cannot write /dev/null/x"),
         (["report", "--results", "nowhere"], "make some with python -m relagent.study"),
     ):
         code, said = command(monkeypatch, capfd, *words)

@@ -89,6 +89,12 @@ def test_settings_are_for_memories_that_take_them() -> None:
             assert getattr(config, name) == grid.settings[name]
 
 
+def test_a_setting_reaches_the_memories_that_have_it() -> None:
+    grid = GRIDS["copy"]
+    assert grid.settings_of("rel", {"nu": 5, "seed": 1}) == {"nu": 5, "seed": 1}
+    assert grid.settings_of("lstm", {"nu": 5, "seed": 1}) == {"seed": 1}
+
+
 def test_another_form_of_a_task_keeps_the_defaults() -> None:
     grid = GRIDS["mnist"]
     assert grid.settings_of("rel", {"permuted": True})["learning_rate"] == 2e-3

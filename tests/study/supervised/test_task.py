@@ -135,13 +135,23 @@ def test_the_command_makes_the_same_settings(
         ('"seed": 0,\n', '"seed": "zero",\n'),
         ("{", ""),
         ('"training"', '"straining"'),
+        ('"study": "copy"', '"study": "kopie"'),
+        ('"memory": "lstm",', '"memory": "lstn",'),
+        ('"loss": 0.1, "accuracy": 1.0', '"accuracy": 1.0'),
+        ('"steps": [100, ', '"steps": ['),
+        ('"bytes"', '"bites"'),
+        ('"T": 100, ', ""),
+        ('"nu": null', '"nu": 3'),
+        ('"sequences"', '"sentences"'),
     ],
 )
 def test_damaged_results_are_named(tmp_path: Path, old: str, new: str) -> None:
     path = tmp_path / "runs" / "x.json"
-    result = synthetic("copy", "lstm", T=100)
+    result = synthetic("copy", "lstm", T=100, transfer={200: 0.5})
     result.write(path)
     assert read_result(path) == result
-    path.write_text(path.read_text().replace(old, new, 1))
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
     with pytest.raises(ResultError, match=str(path)):
         read_result(path)
