@@ -178,7 +178,8 @@ def plot(points: list[Point], path: Path) -> None:
             )
         axis.set(xlabel="T (steps)", ylabel=label)
         axis.grid(alpha=0.3, which="both")
-    axes[0].legend()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(f"n = {SIZE}, batch {BATCH}, {torch.get_num_threads()} CPU threads")
     figure.savefig(path, dpi=150)
 

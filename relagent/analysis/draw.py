@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from relagent.analysis.attention_map import attention_matrix, darkest, draw_attention
@@ -127,6 +127,7 @@ def choice_figure(
     strip.set_yticks(range(len(used)), [episode.names[action] for action in used])
     strip.set_ylim(-0.6, len(used) - 0.4)
     strip.set(xlabel="step", ylabel="action")
+    strip.xaxis.set_major_locator(MaxNLocator(integer=True))
     strip.grid(alpha=0.3)
     if best:
         _draw_pictures(parts[1], episode, best, paths)
@@ -145,6 +146,8 @@ def _draw_choices(figure: Any, axes: Axes, steps: list[int], norms: NDArray[np.f
         np.arange(norms.shape[1] + 1) - 0.5, edges, norms, cmap="viridis", norm=scale
     )
     axes.invert_yaxis()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.set_facecolor("0.92")
     axes.set(xlabel="remembered step t", ylabel="action at step T", title="‖∇ log π(a_T)‖ at h_t")
     figure.colorbar(image, ax=axes)

@@ -64,7 +64,7 @@ nnRNN 1.40 bpc (nnRNN repository).""",
 DEVIATIONS = """\
 - The macro-state of attentive memories is h + c as in the paper's equations; with modReLU, whose
   states have no bound, it is (h + c) / 2 as in the authors' code: as a sum, RelRNN's diverged on
-  denoise.
+  denoise; as a mean too its loss has spikes, and may diverge.
 - The paper gives learning rate, optimiser, nonlinearity and ν, ρ of orth-RNN, expRNN, LSTM, GORU
   and RelRNN (its tables 6 to 9). Chosen here: the other memories with attention take RelRNN's,
   SAB takes the LSTM's; where a table names one learning rate for expRNN, that of its rotation is a

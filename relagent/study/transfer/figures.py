@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from relagent.envs import Pair
 from relagent.rl.figure import COLOURS
@@ -104,7 +105,7 @@ def transfer_figure(view: View, protocol: str) -> bytes:
                 color=shade,
                 markersize=5,
                 lw=1,
-                label=title(memory),
+                label=_with_seeds(view, protocol, memory),
             )
             for x, cell in cells:
                 if cell.several:
@@ -123,11 +124,19 @@ def transfer_figure(view: View, protocol: str) -> bytes:
     return _finish(figure, panels, "reward")
 
 
+def _with_seeds(view: View, protocol: str, memory: str) -> str:
+    """``RelLSTM (3 seeds)``, or ``(1 to 3 seeds)`` where pairs differ."""
+    runs = [len(view.runs(protocol, pair.name, memory)) for pair in view.pairs(protocol)]
+    counts = sorted({count for count in runs if count})
+    number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return f"{title(memory)} ({number} seed{'s' if counts[-1] > 1 else ''})"
+
+
 def aggregate_figure(view: View) -> bytes:
     """Interquartile mean of each memory, with its interval, by protocol and role."""
     lines = [(p, memory) for p in view.protocols for memory in view.memories(p)]
     figure = Figure(figsize=(9, 1.2 + 0.38 * len(lines)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, role in zip(panels, ROLES, strict=True):
         for y, (protocol, memory) in enumerate(lines):
             found = view.iqm(protocol, role).get(memory)
@@ -139,6 +148,8 @@ def aggregate_figure(view: View) -> bytes:
                 )  # fmt: skip
         axes.set_title(ROLE_TITLES[role], fontsize="medium")
         axes.set_xlabel("interquartile mean of the reward")
+        axes.margins(0.08, 0.15)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(lines)), [f"{title(m)} ({p})" for p, m in lines])
@@ -151,7 +162,13 @@ def profile_figure(view: View) -> bytes:
     rows = len(view.protocols)
     figure = Figure(figsize=(9, 0.6 + 2.9 * rows), layout="constrained")
     panels = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True)
-    thresholds = np.linspace(0, 1, 101)
+    lowest = min(
+        float(table.min())
+        for protocol in view.protocols
+        for role in ROLES
+        for table in view.matrices(protocol, role).values()
+    )
+    thresholds = np.linspace(np.floor(10 * lowest) / 10, 1, 201)
     handles: dict[str, Any] = {}
     for row, protocol in zip(panels, view.protocols, strict=True):
         for axes, role in zip(row, ROLES, strict=True):
@@ -159,7 +176,8 @@ def profile_figure(view: View) -> bytes:
                 shares, low, high = estimate_profile(table, thresholds)
                 shade = colour(memory)
                 (line,) = axes.plot(thresholds, shares, color=shade, lw=1.6)
-                axes.fill_between(thresholds, low, high, color=shade, alpha=0.15, lw=0)
+                if len(table) > 1:
+                    axes.fill_between(thresholds, low, high, color=shade, alpha=0.15, lw=0)
                 handles[title(memory)] = line
             axes.set_title(f"{protocol}: {ROLE_TITLES[role]}", fontsize="medium")
             axes.set_xlabel("τ (reward)")

@@ -168,7 +168,8 @@ protocol have run count, and of each memory the seeds that ran all of those.
 
 ![Performance profiles](profiles.png)
 
-The share of runs that score more than τ, with pointwise 95% intervals: higher is better."""
+The share of runs that score more than τ, with pointwise 95% intervals where there are several
+seeds: higher is better."""
 
 
 def _missing(view: View) -> str:
