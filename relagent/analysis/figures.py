@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from relagent.analysis import sparse, uniform
+from relagent.analysis import decay, sparse
 from relagent.analysis.report import png
 from relagent.analysis.trained import StoppedError
 from relagent.analysis.trained_figures import TRAINED_FIGURES
@@ -32,9 +32,9 @@ def theorem1() -> Figure:
     generator = np.random.default_rng(0)
 
     def measure(eigenvalue: complex) -> tuple[np.ndarray, float]:
-        V = uniform.normal_matrix([eigenvalue], generator)
-        norms = uniform.uniform_jacobian_norms(V, t, times)
-        return norms, uniform.fit_exponent(tail, norms[-len(tail) :])
+        V = decay.normal_matrix([eigenvalue], generator)
+        norms = decay.jacobian_norms(V, t, times)
+        return norms, decay.fit_exponent(tail, norms[-len(tail) :])
 
     shown: list[complex] = [0.6, 0.5, 0.3, 0.0, -0.5, -0.9, 0.6 + 0.6j]
     measured: dict[complex, float] = {}
@@ -42,11 +42,11 @@ def theorem1() -> Figure:
         norms, measured[eigenvalue] = measure(eigenvalue)
         label = f"λ = {_number(eigenvalue)}:  T^{measured[eigenvalue]:+.3f}"
         curves.loglog(times, norms, color=f"C{index}", label=label)
-        scale = abs(uniform.leading_term(eigenvalue, t, tail[0])) / tail[0] ** uniform.exponent(
+        scale = abs(decay.leading_term(eigenvalue, t, tail[0])) / tail[0] ** decay.exponent(
             [eigenvalue]
         )
         pair = np.sqrt(2) if np.imag(eigenvalue) else 1
-        line = pair * scale * np.array(times, float) ** uniform.exponent([eigenvalue])
+        line = pair * scale * np.array(times, float) ** decay.exponent([eigenvalue])
         curves.loglog(times, line, color=f"C{index}", ls=":", lw=1)
     curves.set(
         xlabel="T",
@@ -57,10 +57,10 @@ def theorem1() -> Figure:
     curves.legend(fontsize=8, loc="upper left", ncols=2)
 
     grid = np.linspace(-0.98, 0.7, 300)
-    real.plot(grid, [uniform.exponent([z]) for z in grid], "C0", label="Re λ/(1-λ) - 1, corrected")
+    real.plot(grid, [decay.exponent([z]) for z in grid], "C0", label="Re λ/(1-λ) - 1, corrected")
     real.plot(
         grid,
-        [uniform.printed_exponent([z]) for z in grid],
+        [decay.printed_exponent([z]) for z in grid],
         "C3--",
         label="-min(1, 1 - Re λ), printed",
     )
@@ -108,7 +108,7 @@ def theorem2() -> Figure:
     p = np.array([[_chain_value(eigenvalue, kappa, d) for d in depths] for kappa in kappas])
 
     for d in depths:
-        slope = uniform.fit_exponent(kappas[-4:], p[-4:, d])
+        slope = decay.fit_exponent(kappas[-4:], p[-4:, d])
         by_kappa.loglog(kappas, p[:, d], f"C{d}o-", ms=4, label=f"d = {d}:  κ^{slope:.2f}")
         bound = [sparse.lower_bound(eigenvalue, kappa, d) for kappa in kappas]
         by_kappa.loglog(kappas, bound, f"C{d}:", lw=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -82,6 +82,11 @@ class Paths(NamedTuple):
         return torch.where(both > 0, self.attention / both, 0)
 
 
+def attends(memory: Memory[Any]) -> bool:
+    """Whether a memory has attention that gradients can come through."""
+    return getattr(memory, "attention", None) is not None
+
+
 def gradient_paths(memory: Memory[Any], x: Tensor, loss: Callable[[Tensor], Tensor]) -> Paths:
     """Split ∇_{h_t} L by whether it came through attention.
 
@@ -94,10 +99,9 @@ def gradient_paths(memory: Memory[Any], x: Tensor, loss: Callable[[Tensor], Tens
         loss: from the outputs [T, B, H] to a scalar.
     """
     total = hidden_gradients(memory, x, loss)
-    attention = getattr(memory, "attention", None)
-    if attention is None:
+    if not attends(memory):
         return Paths(total.norm(dim=2), total.norm(dim=2), torch.zeros_like(total[..., 0]))
-    with _contexts_fixed(attention):
+    with _contexts_fixed(cast(Any, memory).attention):
         recurrence = hidden_gradients(memory, x, loss)
     return Paths(total.norm(dim=2), recurrence.norm(dim=2), (total - recurrence).norm(dim=2))
 

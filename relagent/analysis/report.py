@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from relagent.analysis import draw
 from relagent.analysis.episode import choice_gradients, play_episode
 from relagent.analysis.findings import Findings, see
+from relagent.analysis.measures import attends
 from relagent.analysis.sequences import take_sequences
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.runs.config import Config, ConfigError, option, to_json
@@ -178,11 +179,6 @@ def _agent_page(run: Path, config: AnalysisConfig) -> Page:
         first, *choice_gradients(first, MOST_ACTIONS), sights[0].paths, title
     )
     return page
-
-
-def attends(memory: Any) -> bool:
-    """Whether a memory has attention that gradients can come through."""
-    return getattr(memory, "attention", None) is not None
 
 
 def _facts(config: Config, names: tuple[str, ...]) -> dict[str, Any]:

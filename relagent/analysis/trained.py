@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from relagent.analysis.findings import Findings, Sight
-from relagent.analysis.measures import gradient_paths
+from relagent.analysis.measures import attends, gradient_paths
 from relagent.analysis.sequences import take_sequences
 from relagent.errors import RelagentError
 from relagent.runs.config import Config, ConfigError, option, to_json
@@ -127,7 +127,7 @@ def gradients_of(loaded: LoadedModel, sequences: int) -> Findings:
     taken = take_sequences(loaded, sequences)
     memory = taken.memory
     sight = Sight(None, gradient_paths(memory, taken.x, taken.loss))
-    return Findings((sight,), getattr(memory, "attention", None) is not None)
+    return Findings((sight,), attends(memory))
 
 
 def untrained(config: TaskConfig) -> LoadedModel:

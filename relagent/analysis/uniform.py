@@ -1,12 +1,12 @@
-"""Uniform attention: how the gradient decays where every state is attended to alike (section A.3).
+"""Uniform attention: the gradient where every state is attended to alike (section A.3), exactly.
 
 With J_t = V (no nonlinearity), α_{i,t} = 1/t and f = h + c, the E and F matrices become
 
     E_k = (1/(t+k) + 1[k=0]) I        F_{k+1,j} = (1/(t+k+1) + 1[k=j]) V        (119, 120)
 
-so that ds_{t+k}/dh_t = Σ_s χ_{0:k}(s) V^s: a polynomial in V with rational coefficients. The first
-half of this file computes them exactly, in :class:`fractions.Fraction`; the second half has the
-asymptotics, Theorem 1. For f = (h + c)/2 replace V by V/2 and halve the result.
+so that ds_{t+k}/dh_t = Σ_s χ_{0:k}(s) V^s: a polynomial in V with rational coefficients, computed
+here exactly, in :class:`fractions.Fraction`. What it tends to is in :mod:`relagent.analysis.decay`.
+For f = (h + c)/2 replace V by V/2 and halve the result.
 
 A MemRNN whose alignment vector v_a is zero and whose φ is the identity is exactly this case.
 Equation numbers are those of the appendix; ``docs/appendix_misprints.md`` has the corrections and
@@ -18,11 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
-from itertools import pairwise
 from math import comb, factorial
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from relagent.analysis.gradients import AnalysisInputError
 
@@ -156,118 +152,3 @@ def _check(t: int, k: int, s: int) -> None:
 def _check_order(k: int, s: int) -> None:
     if s > k:
         raise AnalysisInputError(f"s={s}, k={k}: the lemma is about s <= k; beyond it, χ is 0")
-
-
-# ------------------------------------------------------------------------------------- Theorem 1
-
-
-def uniform_jacobian_norms(V: ArrayLike, t: int, times: Sequence[int]) -> NDArray[np.float64]:
-    """Return ‖ds_T/dh_t‖ (Frobenius) for each T of ``times``, by the recursion, in O(max T · n³).
-
-    C_T = (I + V Σ_{t≤j<T} C_j) / T + V C_{T-1},   C_t = (1 + 1/t) I
-
-    Args:
-        V: [n, n], any matrix.
-        t: time of the hidden state, at least 1.
-        times: increasing, from t on.
-    """
-    V = np.asarray(V, dtype=np.float64)
-    if t < 1 or len(times) == 0 or times[0] < t or any(np.diff(times) <= 0):
-        raise AnalysisInputError(f"times must increase from t={t} on, which is at least 1")
-    identity = np.eye(len(V))
-    C = (1 + 1 / t) * identity
-    numerator = identity + V @ C  # I + V Σ C_j
-    norms = []
-    for before, T in pairwise([t, *times]):
-        for now in range(before + 1, T + 1):
-            C = numerator / now + V @ C
-            numerator = numerator + V @ C
-        norms.append(float(np.linalg.norm(C)))
-    return np.array(norms)
-
-
-def exponent(eigenvalues: ArrayLike) -> float:
-    """Return η' such that ‖ds_T/dh_t‖ = Θ(T^η') for a normal V: max_i Re(λ_i / (1 - λ_i)) - 1.
-
-    Theorem 1 corrected. η' > -3/2 for every V with |λ_i| < 1, and η' ≥ -1, the printed Ω(1/T),
-    exactly if some eigenvalue lies in the disc |λ - 1/2| ≤ 1/2. (A leading coefficient could vanish
-    for isolated λ; see :func:`leading_term`.)
-
-    Raises:
-        AnalysisInputError: an eigenvalue of modulus 1 or more.
-    """
-    eigenvalues = _inside_unit_disc(eigenvalues)
-    return float(np.max((eigenvalues / (1 - eigenvalues)).real) - 1)
-
-
-def printed_exponent(eigenvalues: ArrayLike) -> float:
-    """Return -η of equations 265-267 as printed: -min_i min(1, 1 - Re λ_i)."""
-    return float(-np.min(np.minimum(1, 1 - _inside_unit_disc(eigenvalues).real)))
-
-
-def leading_term(eigenvalue: complex, t: int, T: int) -> complex:
-    """Return what the eigenvalue p(λ) of ds_T/dh_t is asymptotically equal to (Proposition 4).
-
-    With μ = λ/(1-λ) and Gauss's hypergeometric series ₂F₁,
-
-        p_T(λ) ~ B/T · Π_{m=t..T-1} (1 + μ/m) ∝ T^(μ-1),
-        B = (1-λ)^(μ-1) · [(t+1) ₂F₁(μ, t; t+μ; λ) - t²/(t+μ) ₂F₁(μ, t+1; t+1+μ; λ)].
-
-    The ratio of the two sides tends to 1 as T → ∞. B is analytic in |λ| < 1, positive on 0 ≤ λ < 1,
-    hence zero at isolated points at most.
-    """
-    (lam,) = _inside_unit_disc([eigenvalue])
-    mu = lam / (1 - lam)
-    B = (1 - lam) ** (mu - 1) * (
-        (t + 1) * _hypergeometric(mu, t, t + mu, lam)
-        - t**2 / (t + mu) * _hypergeometric(mu, t + 1, t + 1 + mu, lam)
-    )
-    return complex(B / T * np.exp(np.log1p(mu / np.arange(t, T)).sum()))
-
-
-def fit_exponent(times: Sequence[int], norms: ArrayLike) -> float:
-    """Return the least-squares slope of log ‖ds_T/dh_t‖ against log T."""
-    return float(np.polyfit(np.log(np.asarray(times)), np.log(np.asarray(norms)), 1)[0])
-
-
-def normal_matrix(
-    eigenvalues: Sequence[complex], generator: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return a random real normal matrix with these eigenvalues and the conjugates of complex ones.
-
-    Args:
-        eigenvalues: a real one stands for itself, a complex one for a conjugate pair.
-        generator: draws the orthogonal basis.
-    """
-    blocks = [
-        np.array([[z.real]]) if z.imag == 0 else np.array([[z.real, -z.imag], [z.imag, z.real]])
-        for z in map(complex, eigenvalues)
-    ]
-    n = sum(map(len, blocks))
-    D, at = np.zeros((n, n)), 0
-    for block in blocks:
-        D[at : at + len(block), at : at + len(block)] = block
-        at += len(block)
-    Q = np.linalg.qr(generator.standard_normal((n, n)))[0]
-    return np.asarray(Q @ D @ Q.T)
-
-
-def _inside_unit_disc(eigenvalues: ArrayLike) -> NDArray[np.complex128]:
-    values = np.atleast_1d(np.asarray(eigenvalues, dtype=np.complex128))
-    if np.max(np.abs(values)) >= 1:
-        raise AnalysisInputError(
-            f"an eigenvalue has modulus {np.max(np.abs(values)):.4g}: Theorem 1 is about moduli "
-            "smaller than 1"
-        )
-    return values
-
-
-def _hypergeometric(a: complex, b: complex, c: complex, z: complex) -> complex:
-    """Return ₂F₁(a, b; c; z) for |z| < 1, by its series."""
-    total = term = 1 + 0j
-    n = 0
-    while abs(term) > 1e-17 * abs(total):
-        term *= (a + n) * (b + n) / ((c + n) * (n + 1)) * z
-        total += term
-        n += 1
-    return total

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from relagent.errors import RelagentError
+from relagent.runs.checkpoint import Checkpoint
 from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import PackError, pack
 from relagent.runs.resuming import read_checkpoint
@@ -210,7 +211,7 @@ def load_policy(run: Path | str, device: str = "cpu") -> LoadedPolicy:
 
     directory = RunDirectory.open(run)
     config = directory.read_config(TrainConfig)
-    state, checkpoint = read_checkpoint(directory)
+    state, checkpoint = read_training(directory)
     return LoadedPolicy(
         policy=make_policy(state["model"], device),
         config=config,
@@ -218,6 +219,19 @@ def load_policy(run: Path | str, device: str = "cpu") -> LoadedPolicy:
         backend=state["backend"],
         checkpoint=checkpoint.path,
     )
+
+
+def read_training(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:
+    """Return the newest usable checkpoint of an agent's run as a tree.
+
+    Raises:
+        CheckpointError: there is none.
+        ModelMismatchError: it is of a run of another kind.
+    """
+    state, checkpoint = read_checkpoint(run)
+    if not isinstance(state.get("model"), dict) or "policy" not in state["model"]:
+        raise ModelMismatchError(f"{checkpoint.path} holds no agent: give the folder of an agent")
+    return state, checkpoint
 
 
 def make_policy(state: dict[str, Any], device: str = "cpu") -> MemoryPolicy:

@@ -35,6 +35,7 @@ from relagent.rl.checkpoint import (
     check_spaces,
     model_arguments,
     model_state,
+    read_training,
     restore_model,
     space_of,
 )
@@ -53,7 +54,6 @@ from relagent.rl.rollout import Minibatch, Rollout
 from relagent.runs.checkpoint import CheckpointDamagedError, load_file, save_file
 from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import pack, unpack
-from relagent.runs.resuming import read_checkpoint
 
 
 class PPOOptionError(RelagentError):
@@ -496,7 +496,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         if print_system_info:
             get_system_info()
         if Path(path).is_dir():
-            state = read_checkpoint(RunDirectory.open(path))[0]["model"]
+            state = read_training(RunDirectory.open(path))[0]["model"]
         else:
             tensors, data = load_file(_with_suffix(path))
             if "model" not in data:

@@ -27,7 +27,7 @@ from relagent.memories import MEMORIES, make_memory
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.relevancy import RelevancyMemory
 from relagent.rl.callbacks import AttentionCallback, CheckpointCallback, ProgressCallback
-from relagent.rl.checkpoint import model_state, restore_model
+from relagent.rl.checkpoint import model_state, read_training, restore_model
 from relagent.rl.encoder import is_grid_space
 from relagent.rl.ppo import MemoryPPO
 from relagent.rl.worlds import ReplayableVecEnv
@@ -41,7 +41,6 @@ from relagent.runs.resuming import (
     ResumeError,
     changed_options,
     config_for_resume,
-    read_checkpoint,
 )
 
 
@@ -197,7 +196,7 @@ def resume(
             run.rewind(0)
             _begin_worlds(model, worlds, config.seed)
             return _learn(config, model, worlds, run, stop)
-        state, checkpoint = read_checkpoint(run)
+        state, checkpoint = read_training(run)
         if "optimizer" not in state["model"]:
             raise ResumeError(
                 f"{path} holds a policy to be played, not the state of a training: train a new run"

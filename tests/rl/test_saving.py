@@ -11,10 +11,13 @@ import torch
 from torch import nn
 
 from relagent.memories import LSTM
-from relagent.rl import MemoryPPO
+from relagent.rl import MemoryPPO, load_policy
 from relagent.rl.checkpoint import ModelMismatchError, make_policy, model_state
 from relagent.rl.policy import PolicyOptionError
+from relagent.rl.train import TrainConfig, resume
 from relagent.runs.checkpoint import CheckpointDamagedError, save_file
+from relagent.runs.directory import RunDirectory
+from relagent.runs.packing import pack
 
 from .worlds import same_weights, small_model, toys, weights
 
@@ -89,6 +92,15 @@ def test_other_spaces_and_foreign_files_are_refused(tmp_path: Path) -> None:
     save_file(tmp_path / "other.safetensors", {"weight": torch.zeros(3)}, {"data": 1})
     with pytest.raises(CheckpointDamagedError, match="holds no model"):
         MemoryPPO.load(tmp_path / "other")
+
+
+def test_a_checkpoint_of_another_kind_of_run_is_refused(tmp_path: Path) -> None:
+    config = TrainConfig(env="CartPole-v1", n_envs=1, device="cpu")
+    with RunDirectory.create(tmp_path / "run", config, {}) as run:
+        run.save_checkpoint(5, *pack({"model": {"head.weight": torch.zeros(2)}}))
+    for call in (load_policy, MemoryPPO.load, resume):
+        with pytest.raises(ModelMismatchError, match="holds no agent"):
+            call(tmp_path / "run")
 
 
 def test_a_policy_that_diverged_is_not_played() -> None:
