@@ -386,12 +386,13 @@ class MemoryPPO(OnPolicyAlgorithm):
             raise TrainingDivergedError(self.num_timesteps)
         for name, values in statistics.items():
             self.logger.record(f"train/{name}", torch.stack(values).mean().item())
-        self.logger.record(
-            "train/explained_variance",
-            explained_variance(
-                rollout.values[own].cpu().numpy(), rollout.returns[own].cpu().numpy()
-            ),
-        )
+        if own.any():
+            self.logger.record(
+                "train/explained_variance",
+                explained_variance(
+                    rollout.values[own].cpu().numpy(), rollout.returns[own].cpu().numpy()
+                ),
+            )
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
