@@ -335,4 +335,5 @@ def test_parameter_counts_are_the_published_ones(
 def test_every_name_makes_a_memory_of_its_size() -> None:
     for name in MEMORIES:
         memory = make_memory(name, 5, 8)
-        assert (memory.input_size, memory.hidden_size) == (5, 8)
+        y, _ = memory(torch.zeros(3, 2, 5), memory.initial_state(2))
+        assert y.shape == (3, 2, 8)
