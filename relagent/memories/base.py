@@ -270,5 +270,5 @@ def detach_state(state: StateT) -> StateT:
 
 
 def take_rows(state: StateT, rows: Tensor) -> StateT:
-    """Return the state of the given rows [R] of the batch."""
+    """Return the state of some rows of the batch, by their numbers [R]."""
     return map_state(lambda tensor: tensor.index_select(0, rows), state)

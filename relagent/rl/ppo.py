@@ -155,15 +155,15 @@ class MemoryPPO(OnPolicyAlgorithm):
         ):
             if value < 1:
                 raise PPOOptionError(f"{name}={value} cannot work: use at least 1")
-        for name, number, most in (
-            ("gamma", gamma, 1),
-            ("gae_lambda", gae_lambda, 1),
-            ("ent_coef", ent_coef, math.inf),
-            ("vf_coef", vf_coef, math.inf),
-            ("max_grad_norm", max_grad_norm, math.inf),
+        for name, number, least, most in (
+            ("gamma", gamma, 0, 1),
+            ("gae_lambda", gae_lambda, 0, 1),
+            ("ent_coef", ent_coef, -math.inf, math.inf),
+            ("vf_coef", vf_coef, 0, math.inf),
+            ("max_grad_norm", max_grad_norm, 0, math.inf),
         ):
-            if not 0 <= number <= most:  # not true of what is not a number
-                raise PPOOptionError(f"{name}={number} cannot work: use 0 to {most}")
+            if not least <= number <= most:  # not true of what is not a number
+                raise PPOOptionError(f"{name}={number} cannot work: use {least} to {most}")
         super().__init__(
             cast(Any, policy),
             _made(env, seed),

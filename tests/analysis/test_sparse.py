@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from relagent.analysis import sparse, uniform
+from relagent.analysis import decay, sparse, uniform
 from relagent.analysis.gradients import AnalysisInputError, jacobians
 from relagent.memories import RelLSTM, RelRNN
 
@@ -122,7 +122,7 @@ def test_norm_of_a_real_network_is_the_polynomial_of_its_eigenvalues() -> None:
     memory = RelRNN(3, 4, nu=2, rho=2).double()
     memory.cell.nonlinearity = nn.Identity()
     nn.init.zeros_(memory.attention.energy_weight)
-    V = uniform.normal_matrix(eigenvalues, np.random.default_rng(0))
+    V = decay.normal_matrix(eigenvalues, np.random.default_rng(0))
     memory.cell.recurrent_weight.data.copy_(torch.from_numpy(V))
     x = torch.randn(25, 1, 3).double()
     pattern = sparse.attention_pattern(memory.trace(x, memory.initial_state(1))[2])

@@ -200,7 +200,7 @@ class Decay(Memory[DecayState]):
         self.layer = nn.Linear(input_size, hidden_size)
 
     def initial_state(self, batch: int) -> DecayState:
-        return DecayState(self._zeros(batch, self.hidden_size))
+        return DecayState(self.zeros(batch, self.hidden_size))
 
     def step(self, x: Tensor, state: DecayState) -> tuple[Tensor, DecayState]:
         trace = self.decay * state.trace + self.layer(x)
