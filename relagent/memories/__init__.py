@@ -12,6 +12,7 @@ from relagent.memories.base import (
     MemoryInputError,
     MemoryOptionError,
     detach_state,
+    make_state,
     map_state,
     take_rows,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "RelRNN",
     "detach_state",
     "make_memory",
+    "make_state",
     "map_state",
     "take_rows",
 ]

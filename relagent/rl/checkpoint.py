@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from relagent.errors import RelagentError
+from relagent.memories import make_state
 from relagent.runs.checkpoint import Checkpoint
 from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import PackError, pack
@@ -125,8 +126,8 @@ def restore_model(model: MemoryPPO, state: dict[str, Any]) -> None:
     model.ep_info_buffer = deque(({**e, "t": 0.0} for e in state["episodes"]), maxlen=window)
     model.ep_success_buffer = deque(state["successes"], maxlen=window)
     if state["memory"] is not None and model.n_envs == state["n_envs"]:
-        kind = cast(Any, type(model.policy.initial_state(1)))
-        model._last_state = kind(*(part.to(model.device) for part in state["memory"]))
+        parts = (part.to(model.device) for part in state["memory"])
+        model._last_state = make_state(model.policy.initial_state(1), parts)
         model._last_obs = state["observations"]
         model._last_episode_starts = state["episode_starts"]
         model._exploring.left = state["exploring"]

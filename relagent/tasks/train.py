@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from relagent.errors import RelagentError
-from relagent.memories import AnyState, detach_state
+from relagent.memories import AnyState, detach_state, make_state
 from relagent.runs.checkpoint import save_file
 from relagent.runs.config import to_json
 from relagent.runs.device import computing_device
@@ -254,8 +254,8 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["carried"] is not None:
-            kind: Any = type(self.model.memory.initial_state(1))
-            self.carried = kind(*(part.to(self.device) for part in state["carried"]))
+            parts = (part.to(self.device) for part in state["carried"])
+            self.carried = make_state(self.model.memory.initial_state(1), parts)
         self.tally = Tally(**state["tally"])
         self.evaluated, self.solved = state["evaluated"], state["solved"]
         self.best = state["best"]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from relagent.memories import LSTM
+from relagent.memories import AnyState, Memory
+from relagent.memories.cells import LSTMCell
 from relagent.rl import MemoryPPO, load_policy
 from relagent.rl.checkpoint import ModelMismatchError, make_policy, model_state
 from relagent.rl.policy import PolicyOptionError
@@ -22,8 +23,19 @@ from relagent.runs.packing import pack
 from .worlds import same_weights, small_model, toys, weights
 
 
-class Own(LSTM):
-    """A memory of one's own, which no file can hold."""
+class Own(Memory[AnyState]):
+    """A memory of one's own, which no file can hold; its state is a plain tuple."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.cell = LSTMCell(input_size, hidden_size)
+
+    def initial_state(self, batch: int) -> AnyState:
+        return self.zeros(batch, self.hidden_size), self.zeros(batch, self.hidden_size)
+
+    def step(self, x: Tensor, state: AnyState) -> tuple[Tensor, AnyState]:
+        h, c = self.cell(x, *state)
+        return h, (h, c)
 
 
 def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path: Path) -> None:
@@ -62,6 +74,7 @@ def test_settings_are_kept_and_may_be_changed(tmp_path: Path) -> None:
 def test_what_cannot_be_stored_is_asked_for(tmp_path: Path, way: str) -> None:
     options = {"memory": Own, "memory_kwargs": {}, "hidden_size": 8, "net_arch": (8,)}
     model = small_model(toys(), policy_kwargs=options)
+    model.learn(2 * 12 * 4)
     model.save(tmp_path / "model")
     with pytest.raises(ModelMismatchError, match=r"policy_kwargs could not be stored.*pass"):
         MemoryPPO.load(tmp_path / "model")
@@ -71,9 +84,11 @@ def test_what_cannot_be_stored_is_asked_for(tmp_path: Path, way: str) -> None:
         # lr_schedule is what people write for stable-baselines3; here it is no argument.
         else {"custom_objects": {"policy_kwargs": options, "lr_schedule": lambda _: 0.0}}
     )
-    again = MemoryPPO.load(tmp_path / "model", **given)
+    again = MemoryPPO.load(tmp_path / "model", toys(), force_reset=False, **given)
     assert isinstance(again.policy.memory, Own)
     assert same_weights(weights(model), weights(again))
+    assert model._last_state is not None and again._last_state is not None
+    assert all(map(torch.equal, model._last_state, again._last_state))
 
 
 def test_a_policy_is_saved_with_its_model(tmp_path: Path) -> None:
