@@ -225,7 +225,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
 
     def zeros(self, *shape: int) -> Tensor:
         """Return zeros on the parameters' device and of their dtype, for :meth:`initial_state`."""
-        parameter = next(self.parameters())
+        parameter = next(self.parameters(), torch.empty(0))  # a memory may have none
         return torch.zeros(*shape, device=parameter.device, dtype=parameter.dtype)
 
 
