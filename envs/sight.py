@@ -92,8 +92,15 @@ class ImpairedSightVecEnv(VecEnvWrapper):
         """See ``VecEnv``."""
         observations, rewards, dones, infos = self.venv.step_wait()
         self._pass_time()
+        if dones.any():
+            self._end_episodes(np.flatnonzero(dones & self.impaired), infos)
+        self._draw(dones)
+        return self._seen(observations), rewards, dones, infos
+
+    def _end_episodes(self, envs: Array, infos: list[dict[str, Any]]) -> None:
+        """Cut the last observations of impaired episodes, whose scores are none."""
         visible = self.visible
-        for env in np.flatnonzero(dones & self.impaired):
+        for env in envs:
             info = dict(infos[env])
             info.pop("episode", None)
             info.pop("is_success", None)
@@ -102,8 +109,6 @@ class ImpairedSightVecEnv(VecEnvWrapper):
                 image = _cut(last["image"], visible[env])
                 info["terminal_observation"] = {**last, "image": image}
             infos[env] = info
-        self._draw(dones)
-        return self._seen(observations), rewards, dones, infos
 
     @property
     def visible(self) -> Array:
