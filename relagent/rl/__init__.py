@@ -1,4 +1,4 @@
-"""The agent: encoder, policy, rollout, PPO, training, transfer; read in this order."""
+"""The agent: encoder, policy, rollout, acting, PPO, training, transfer; read in this order."""
 
 from relagent.rl.checkpoint import load_policy
 from relagent.rl.policy import MemoryPolicy

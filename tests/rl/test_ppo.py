@@ -18,8 +18,9 @@ from relagent.envs import UnsupportedSpaceError
 from relagent.memories import MEMORIES, kernels, map_state
 from relagent.memories.attention import AttentiveMemory
 from relagent.rl import MemoryPPO
+from relagent.rl.acting import ModelOptionError
 from relagent.rl.encoder import EncoderError, GridEncoder
-from relagent.rl.ppo import PPOOptionError, TrainingDivergedError
+from relagent.rl.ppo import TrainingDivergedError
 from relagent.rl.rollout import Rollout
 
 from .worlds import (
@@ -452,7 +453,7 @@ def test_rewards_may_be_whole_numbers() -> None:
     ("name", "value"), [("gamma", 2), ("gae_lambda", -0.1), ("ent_coef", float("nan"))]
 )
 def test_impossible_shares_are_refused(name: str, value: float) -> None:
-    with pytest.raises(PPOOptionError, match=f"^{name}={value} cannot work: use"):
+    with pytest.raises(ModelOptionError, match=f"^{name}={value} cannot work: use"):
         small_model(toys(), "rel", False, 0, **{name: value})
 
 
@@ -472,13 +473,13 @@ def test_the_id_of_a_world_is_enough() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("n_steps", 0), ("n_epochs", -1)])
 def test_impossible_numbers_are_refused(name: str, value: int) -> None:
-    with pytest.raises(PPOOptionError, match=f"^{name}={value} .*at least 1") as error:
+    with pytest.raises(ModelOptionError, match=f"^{name}={value} .*at least 1") as error:
         small_model(toys(), "rel", False, 0, **{name: value})
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_policy_is_named_with_those_that_exist() -> None:
-    with pytest.raises(PPOOptionError) as error:
+    with pytest.raises(ModelOptionError) as error:
         MemoryPPO("RelLstmPolcy", toys())
     message = str(error.value)
     assert "'RelLstmPolcy'" in message and "did you mean RelLstmPolicy?" in message
