@@ -156,7 +156,7 @@ class _Sequence(torch.autograd.Function):
             return gradients
         # Without this, a second derivative would leave out what goes through the memory.
         source = next(tensor for tensor in ctx.saved_tensors if tensor.requires_grad)
-        return _Final.apply(source, *gradients)  # type: ignore[no-any-return,no-untyped-call]
+        return _Final.apply(source, *gradients)  # type: ignore[no-any-return,no-untyped-call]  # torch's
 
     @staticmethod
     def gradients(
