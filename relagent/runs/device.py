@@ -22,9 +22,9 @@ def computing_device(name: str) -> torch.device:
         return torch.device("cuda" if there else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
+    except RuntimeError:  # no name of a device at all
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise DeviceError(f"unknown device {name!r}: choose auto, cpu or cuda")
     if name.startswith("cuda") and not there:
         raise DeviceError("no CUDA device is to be had here: choose --device cpu or auto")
