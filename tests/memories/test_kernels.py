@@ -23,7 +23,7 @@ from relagent.memories.kernels import native
 from relagent.memories.kernels.native import jit
 from relagent.memories.kernels.product import PANEL, add_product
 from relagent.memories.kernels.sequence import SecondDerivativeError
-from relagent.memories.kernels.transcendental import exp, sigmoid, tanh
+from relagent.memories.kernels.transcendental import exp, exp_within, sigmoid, tanh
 from tests.memories.equality import (
     DTYPES,
     KERNELS,
@@ -101,6 +101,32 @@ def test_ties_are_broken_as_in_the_definition(dtype: torch.dtype, silent: str, r
             if silent != "inputs":
                 assert torch.equal(after.scores, expected.scores)
             state = after
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["rel", "mem", "rel-rnn", "mem-rnn"])
+@pytest.mark.parametrize("parameter", ["query_weight", "key_weight", "both"])
+def test_energies_of_any_size(name: str, parameter: str, dtype: torch.dtype) -> None:
+    """Where e^(2 W_a s) or e^(2 U_a h) has no digits left, and where their product is 1 again."""
+    torch.manual_seed(0)
+    memory = make_memory(name, 3, 16).to(dtype)
+    attention: Any = memory.attention
+    with torch.no_grad():
+        for weight in (attention.query_weight, attention.key_weight):
+            if parameter == "both":  # s - h is small, and so is q + k
+                weight.copy_(400 * torch.eye(16, dtype=dtype))
+        if parameter == "both":
+            attention.key_weight.neg_()
+        else:
+            getattr(attention, parameter).mul_(torch.logspace(-2, 3, 16, dtype=dtype)[:, None])
+    x, state, starts = problem(memory, steps=6, rows=5, before=5, chance=0.1)
+    with kernels.disable():
+        definition = everything(memory, x, state, starts)
+    found = everything(memory, x, state, starts)
+    if dtype == torch.float64:
+        assert_same(found, definition)
+    else:  # a sum of numbers in the hundreds has few digits, by definition
+        assert_same(found, definition, values=2e-3, gradients=5e-2)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), 1e10])
@@ -336,6 +362,15 @@ def test_transcendental_functions_are_accurate(dtype: Any, function: Any, exact:
         assert np.array_equal(found, exact(special), equal_nan=True)
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 87), (np.float64, 708)])
+def test_the_exponential_of_few_digits_is_accurate_within_its_range(dtype: Any, limit: int) -> None:
+    x = np.linspace(-limit, limit, 200_001).astype(dtype)
+    found = np.empty_like(x)
+    _mapped(exp_within)(x, found)
+    exact = np.exp(x.astype(np.longdouble))
+    assert (np.abs(found - exact) / np.spacing(exact.astype(dtype))).max() <= 3
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(rows=st.integers(1, 11), depth=st.integers(0, 20), panels=st.integers(1, 9))
 @settings(max_examples=30, deadline=None)
@@ -374,12 +409,42 @@ def test_a_promise_of_constant_weights_changes_nothing(name: str, n: int) -> Non
         with kernels.constant_weights(known):
             for memory, right in zip(memories, expected, strict=True):
                 assert torch.equal(step(memory), right)
-    assert len(known) == (2 if n == 16 else 0)  # weights that were made wider are not kept
+    # Weights that were made wider are not kept; full attention keeps its keys too.
+    assert len(known) == (0 if n != 16 else 4 if name == "mem" else 2)
 
     with torch.no_grad():
         for parameter in memories[0].parameters():
             parameter.mul_(1.5)
     assert not torch.equal(step(memories[0]), expected[0])  # the promise has ended
+
+
+@pytest.mark.parametrize("name", ["mem", "mem-rnn"])
+def test_keys_that_are_known_change_nothing(name: str) -> None:
+    """Neither over resets of some rows or all, nor where an earlier state is gone on from."""
+    torch.manual_seed(0)
+    memory = make_memory(name, 3, 16)
+    x = torch.randn(12, 4, 3)
+    starts = torch.rand(12, 4) < 0.2
+    starts[7] = True
+    known: dict[Any, Any] = {}
+
+    def step(t: int, state: Any, promised: bool) -> Any:
+        given = (x[t : t + 1], state, starts[t : t + 1])
+        with torch.no_grad():
+            if not promised:
+                return memory.unroll(*given)
+            with kernels.constant_weights(known):
+                return memory.unroll(*given)
+
+    states = [memory.initial_state(4)]
+    for t in range(len(x)):
+        y, after = step(t, states[t], promised=True)
+        expected, expected_after = step(t, states[t], promised=False)
+        assert torch.equal(y, expected)
+        assert all(map(torch.equal, after, expected_after))
+        states.append(after)
+    for t in (3, 11):
+        assert torch.equal(step(t, states[t], True)[0], step(t, states[t], False)[0])
 
 
 def test_kernels_stay_off_until_the_last_has_switched_them_on_again() -> None:

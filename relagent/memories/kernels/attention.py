@@ -8,15 +8,39 @@ block.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from relagent.memories.kernels.native import jit, jit_sums, wide_vectors
-from relagent.memories.kernels.transcendental import exp, tanh
+from relagent.memories.kernels.transcendental import exp, exp_within, tanh
 
 BLOCK = 32
 """Slots whose tanh(W_a s + U_a h) are held at a time."""
+RANGES = (40.0, 350.0)
+"""Up to here e^(2x) keeps all of its digits, in float32 and in float64."""
+
+
+class Query(NamedTuple):
+    """What the history is asked."""
+
+    plain: Any
+    """[n] W_a s."""
+    power: Any
+    """[n] e^(2 W_a s)."""
+    in_range: Any
+    """Whether the power is to be trusted."""
+
+
+class Keys(NamedTuple):
+    """What it is compared with: tanh of a sum needs but one division where the powers are known."""
+
+    plain: Any
+    """[L + T, n] U_a h."""
+    powers: Any
+    """[L + T, n] e^(2 U_a h); or [0, n]: they are computed where they are needed."""
+    in_range: Any
+    """[L + T] whether the power is to be trusted; or [0]."""
 
 
 @jit
@@ -47,56 +71,83 @@ def add_scaled(out: Any, factor: Any, x: Any) -> None:
 def dot(x: Any, y: Any) -> Any:
     """Return the inner product, of x's type."""
     wide_vectors()
-    total = x[0] * y[0]
-    for j in range(1, x.shape[0]):
+    total = x.dtype.type(0)
+    for j in range(x.shape[0]):
         total += x[j] * y[j]
     return total
 
 
 @jit
-def _tanhs(places: Any, query: Any, keys: Any, out: Any) -> None:
-    """``out[i] = tanh(query + keys[places[i]])``; an empty slot's is finite and not used."""
+def raise_to_power(x: Any, out: Any) -> bool:
+    """``out = e^(2x)``; return whether all of x is within :data:`RANGES`."""
     wide_vectors()
-    n = query.shape[0]
+    limit = x.dtype.type(RANGES[0] if x.itemsize == 4 else RANGES[1])
+    beyond = 0
+    for j in range(x.shape[0]):
+        beyond += 0 if abs(x[j]) <= limit else 1  # so that NaN counts
+    for j in range(x.shape[0]):
+        out[j] = exp_within(x[j] + x[j])
+    return beyond == 0
+
+
+@jit
+def _shortfalls(places: Any, query: Query, keys: Keys, out: Any) -> None:
+    """``out[i] = (1 - tanh(q + k)) / 2 = 1 / (1 + e^(2q) e^(2k))`` for the keys at the places.
+
+    An empty slot's is left as it is.
+    """
+    wide_vectors()
+    one, half = out.dtype.type(1), out.dtype.type(0.5)
     for i in range(places.shape[0]):
-        key = keys[max(places[i], 0)]
-        z = out[i]
-        for j in range(n):
-            z[j] = query[j] + key[j]
-    flat = out.reshape(-1)[: places.shape[0] * n]
-    for j in range(flat.shape[0]):
-        flat[j] = tanh(flat[j])
+        place = places[i]
+        if place < 0:
+            continue
+        key, r = keys.plain[place], out[i]
+        if keys.powers.shape[0] == 0:
+            in_range = raise_to_power(key, r)
+            for j in range(r.shape[0]):
+                r[j] = one / (one + query.power[j] * r[j])
+        else:
+            in_range, power = keys.in_range[place], keys.powers[place]
+            for j in range(r.shape[0]):
+                r[j] = one / (one + query.power[j] * power[j])
+        if not (in_range and query.in_range):
+            for j in range(r.shape[0]):
+                r[j] = half - half * tanh(query.plain[j] + key[j])
 
 
 @jit
 def attend(
-    places: Any, query: Any, energy_weight: Any, history: Any, keys: Any,
-    tanhs: Any, weights: Any, context: Any,
+    places: Any, query: Query, energy_weight: Any, history: Any, keys: Keys,
+    shortfalls: Any, weights: Any, context: Any,
 ) -> Any:  # fmt: skip
     """Look back at ``history[places]``.
 
     Args:
         places: [K] which states, at least one of them occupied.
-        query: [n] W_a s.
+        query: of this step.
         energy_weight: [n] v_a.
-        history: [L + T, n] and keys alike.
-        keys: U_a h.
-        tanhs: [BLOCK, n] scratch.
+        history: [L + T, n].
+        keys: of the history.
+        shortfalls: [BLOCK, n] scratch.
         weights: [K] becomes α.
         context: [n], Σ α h is added to it.
 
     Returns:
-        ln Σ exp(e).
+        ln Σ exp(e), for e without what is the same for all slots, Σ v_a.
     """
     wide_vectors()
     slots = places.shape[0]
+    minus_two = -energy_weight.dtype.type(2)
     minus_infinity = -energy_weight.dtype.type(np.inf)
     highest = minus_infinity
     for begin in range(0, slots, BLOCK):
         block = places[begin : begin + BLOCK]
-        _tanhs(block, query, keys, tanhs)
+        _shortfalls(block, query, keys, shortfalls)
         for i in range(block.shape[0]):
-            e = dot(energy_weight, tanhs[i]) if block[i] >= 0 else minus_infinity
+            e = minus_infinity
+            if block[i] >= 0:
+                e = minus_two * dot(energy_weight, shortfalls[i])
             weights[begin + i] = e
             highest = max(highest, e)
     for i in range(slots):
@@ -113,38 +164,41 @@ def attend(
 
 @jit
 def attend_backward(
-    places: Any, query: Any, energy_weight: Any, history: Any, keys: Any,
+    places: Any, query: Query, energy_weight: Any, history: Any, keys: Keys,
     log_total: Any, context: Any, d_context: Any,
-    tanhs: Any, weights: Any,
+    shortfalls: Any, weights: Any,
     d_history: Any, d_keys: Any, d_query: Any, d_energy_weight: Any,
 ) -> None:  # fmt: skip
     """Add the gradient of :func:`attend` to ``d_history``, ``d_keys``, and so on.
 
     The arguments up to ``keys`` are those of :func:`attend`, and ``log_total`` is what it returned;
     ``context`` [n] is Σ α h without what that was added to, and ``d_context`` its gradient;
-    ``tanhs`` [BLOCK, n] and ``weights`` [BLOCK] are scratch.
+    ``shortfalls`` [BLOCK, n] and ``weights`` [BLOCK] are scratch. The gradients of query and keys
+    are those of W_a s and U_a h.
     """
     wide_vectors()
-    n = query.shape[0]
-    one = energy_weight.dtype.type(1)
+    n = context.shape[0]
+    real = energy_weight.dtype.type
+    one, two, four = real(1), real(2), real(4)
     # Σ_j α_j ∂/∂α_j = d_context · Σ_j α_j h_j, so that one pass is enough.
     mean = dot(d_context, context)
     for begin in range(0, places.shape[0], BLOCK):
         block = places[begin : begin + BLOCK]
-        _tanhs(block, query, keys, tanhs)
+        _shortfalls(block, query, keys, shortfalls)
         for i in range(block.shape[0]):
-            weights[i] = dot(energy_weight, tanhs[i]) - log_total
+            e = -two * dot(energy_weight, shortfalls[i]) if block[i] >= 0 else real(0)
+            weights[i] = e - log_total
         for i in range(block.shape[0]):
             weights[i] = exp(weights[i])
         for i in range(block.shape[0]):
             place = block[i]
             if place < 0:
                 continue
-            state, z, d_key = history[place], tanhs[i], d_keys[place]
+            state, r, d_key = history[place], shortfalls[i], d_keys[place]
             d_energy = weights[i] * (dot(d_context, state) - mean)
             add_scaled(d_history[place], weights[i], d_context)
-            add_scaled(d_energy_weight, d_energy, z)
-            for j in range(n):
-                z[j] = d_energy * energy_weight[j] * (one - z[j] * z[j])
-            add_scaled(d_key, one, z)
-            add_scaled(d_query, one, z)
+            add_scaled(d_energy_weight, -two * d_energy, r)
+            for j in range(n):  # ∂ tanh = 1 - tanh² = 4 r (1 - r)
+                r[j] = four * d_energy * energy_weight[j] * (r[j] * (one - r[j]))
+            add_scaled(d_key, one, r)
+            add_scaled(d_query, one, r)

@@ -34,13 +34,16 @@ def _panels(matrix: Tensor) -> Tensor:
 
 
 def _scratch(y: Any, slots: int) -> Any:
-    """Return room to work in, for y [T, B, n]."""
-    _, B, n = y.shape
-    vectors = np.empty((4, B, n), y.dtype)
+    """Return room to work in, for y [T, B, n] and so many slots of the history."""
+    T, B, n = y.shape
+    powers = slots if T > 1 else 0
+    vectors = np.empty((5, B, n), y.dtype)
     return Scratch(
         np.empty((B, BLOCK, n), y.dtype),
         np.empty((B, slots), y.dtype),
         np.empty((B, slots), np.int32),
+        np.empty((B, powers, n), y.dtype),
+        np.empty((B, powers), np.bool_),
         *vectors,
     )
 
@@ -76,11 +79,12 @@ class _Numba:
         return n + -n % PANEL
 
     def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
-        plan, parameters, starts, before, trail, y = sequence
+        plan, parameters, starts, before, trail, y, keyed = sequence
         T, B, features = x.shape
         incoming, n = before.states.shape[1:]
         columns = trail.gates.shape[2]
-        work = 2.0 * T * B * (columns + n) * (features + n) + 2.0 * B * incoming * n * n
+        keys = 0 if keyed else incoming
+        work = 2.0 * T * B * (columns + n) * (features + n) + 2.0 * B * keys * n * n
         over_rows(
             recurrent.forward,
             B,
@@ -93,11 +97,12 @@ class _Numba:
             HandedOn(*map(_array, after)),
             Trail(*map(_array, trail)),
             y.numpy(),
+            keyed,
             _scratch(y.numpy(), trail.history.shape[1]),
         )
 
     def backward(self, sequence: Pass, d_y: Tensor, gradients: Gradients) -> None:
-        plan, parameters, starts, before, trail, y = sequence
+        plan, parameters, starts, before, trail, y, _ = sequence
         T, B, n = y.shape
         joint = torch.cat([parameters.recurrent, parameters.query])
         weights = Weights(

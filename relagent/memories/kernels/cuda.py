@@ -107,7 +107,7 @@ class Triton:
 
     def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
         """See :class:`Backend`."""
-        plan, parameters, starts, before, trail, y = sequence
+        plan, parameters, starts, before, trail, y, _ = sequence
         T, B, _ = y.shape
         incoming, gates = before.states.shape[1], len(parameters.bias)
         carried = _places(starts, before)
@@ -149,7 +149,7 @@ class Triton:
 
     def backward(self, sequence: Pass, d_y: Tensor, gradients: Gradients) -> None:
         """See :class:`Backend`."""
-        plan, parameters, starts, before, trail, y = sequence
+        plan, parameters, starts, before, trail, y, _ = sequence
         T, B, _ = y.shape
         incoming = before.states.shape[1]
         width = incoming if plan.remember == RELEVANCY else incoming + T

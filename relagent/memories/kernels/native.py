@@ -109,7 +109,8 @@ def borrowed_all(
             borrowed(trail.first), borrowed(trail.log_total),
         ),
         Scratch(
-            borrowed(scratch.tanhs), borrowed(scratch.alphas), borrowed(scratch.places),
+            borrowed(scratch.shortfalls), borrowed(scratch.alphas), borrowed(scratch.places),
+            borrowed(scratch.powers), borrowed(scratch.in_range), borrowed(scratch.query),
             borrowed(scratch.d_h), borrowed(scratch.context), borrowed(scratch.cell),
             borrowed(scratch.d_query),
         ),

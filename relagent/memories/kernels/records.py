@@ -63,7 +63,7 @@ class Trail(NamedTuple):
     first: Any
     """[T, B] int32: the oldest state remembered at each step (FULL)."""
     log_total: Any
-    """[T, B] ln Σ exp(e)."""
+    """[T, B] ln Σ exp(e), up to what a backend leaves out of every e alike."""
 
 
 class Carried(NamedTuple):
@@ -99,12 +99,18 @@ class HandedOn(NamedTuple):
 class Scratch(NamedTuple):
     """Room to work in, for each row that a thread may begin with."""
 
-    tanhs: Any
+    shortfalls: Any
     """[B, BLOCK, n]."""
     alphas: Any
     """[B, L + T]."""
     places: Any
     """[B, L + T] int32: those that the incoming state occupies (or -1), then the sequence's own."""
+    powers: Any
+    """[B, L + T, n] e^(2k) of the keys; [B, 0, n] for a single step, which looks at each once."""
+    in_range: Any
+    """[B, L + T] bool, or [B, 0]: whether that power is to be trusted."""
+    query: Any
+    """[B, n] power of the query."""
     d_h: Any
     """[B, n], and the rest alike; only backward needs them."""
     context: Any

@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from relagent.memories.kernels.attention import add_scaled, attend, attend_backward, copy, fill
+from relagent.memories.kernels.attention import (
+    Keys,
+    Query,
+    add_scaled,
+    attend,
+    attend_backward,
+    copy,
+    fill,
+    raise_to_power,
+)
 from relagent.memories.kernels.cells import lstm, lstm_backward, rnn, rnn_backward
 from relagent.memories.kernels.native import (
     VERSION,
@@ -88,6 +97,13 @@ def _take_over(
 
 
 @jit
+def _raise_keys(scratch: Scratch, b: int, keys: Any, begin: int, end: int) -> None:
+    """Write the powers of some of row b's keys, if there is room for them."""
+    for place in range(begin, min(end, scratch.powers.shape[1])):
+        scratch.in_range[b, place] = raise_to_power(keys[place], scratch.powers[b, place])
+
+
+@jit
 def _hand_on(before: Carried, after: HandedOn, b: int, steps: int, history: Any, look: Any) -> None:
     """Write what row b remembers at the end (RELEVANCY), by the places of the last step."""
     wide_vectors()
@@ -106,7 +122,7 @@ def _hand_on(before: Carried, after: HandedOn, b: int, steps: int, history: Any,
 @entry
 def forward(
     begin: int, end: int, plan: Plan, weights: Weights, x: Any, starts: Any,
-    before: Carried, after: HandedOn, trail: Trail, y: Any, scratch: Scratch,
+    before: Carried, after: HandedOn, trail: Trail, y: Any, keyed: bool, scratch: Scratch,
     version: int = VERSION,
 ) -> None:  # fmt: skip
     """Rows ``begin`` to ``end`` of :meth:`Memory.unroll`.
@@ -122,6 +138,7 @@ def forward(
         after: the outgoing state, written.
         trail: written.
         y: [T, B, n], written.
+        keyed: whether ``trail`` holds the keys of the incoming states.
         scratch: written.
         version: see :data:`~relagent.memories.kernels.native.VERSION`.
     """
@@ -135,18 +152,21 @@ def forward(
     weights, before, trail, scratch = borrowed_all(weights, before, trail, scratch)
     x, starts, y = borrowed(x), borrowed(starts), borrowed(y)
     after = HandedOn(borrowed(after.states), borrowed(after.scores), borrowed(after.ages))
-    tanhs, alphas, places = scratch.tanhs[begin], scratch.alphas[begin], scratch.places
+    shortfalls, alphas, places = scratch.shortfalls[begin], scratch.alphas[begin], scratch.places
     first = np.zeros(end - begin, np.int32)
+    raised = scratch.query[begin]
 
     if plan.remember != PLAIN:
         for b in range(begin, end):
             first[b - begin] = _take_over(
                 plan, starts[0, b], before, b, trail.history[b], places[b], after.scores[b]
             )
-            for m in range(incoming):
-                fill(trail.keys[b, m], 0)
-            at = b * slots * n
-            add_product(trail.keys, at, n, trail.history, at, n, weights.key, incoming)
+            if not keyed:
+                for m in range(incoming):
+                    fill(trail.keys[b, m], 0)
+                at = b * slots * n
+                add_product(trail.keys, at, n, trail.history, at, n, weights.key, incoming)
+            _raise_keys(scratch, b, trail.keys[b], 0, incoming)
 
     together = TOGETHER[plan.remember]
     for low in range(begin, end, together):
@@ -198,9 +218,12 @@ def forward(
                     look = places[b, oldest : newest + 1]
                     earning = after.scores[b, oldest : newest + 1]
                 alpha = alphas[: look.shape[0]]
+                _raise_keys(scratch, b, trail.keys[b], newest, newest + 1)
+                query = trail.gates[t, b, columns - n :]
                 trail.log_total[t, b] = attend(
-                    look, trail.gates[t, b, columns - n :], weights.energy,
-                    trail.history[b], trail.keys[b], tanhs, alpha, y[t, b],
+                    look, Query(query, raised, raise_to_power(query, raised)), weights.energy,
+                    trail.history[b], Keys(trail.keys[b], scratch.powers[b], scratch.in_range[b]),
+                    shortfalls, alpha, y[t, b],
                 )  # fmt: skip
                 for m in range(plan.rho, look.shape[0]):
                     earning[m] += alpha[m]
@@ -234,9 +257,12 @@ def backward(
         borrowed(gradients.s), borrowed(gradients.c), borrowed(gradients.energy),
         borrowed(gradients.threshold),
     )  # fmt: skip
-    tanhs, alphas, places = scratch.tanhs[begin], scratch.alphas[begin], scratch.places
+    shortfalls, alphas, places = scratch.shortfalls[begin], scratch.alphas[begin], scratch.places
     d_h, context, cell = scratch.d_h, scratch.context[begin], scratch.cell[begin]
-    d_query = scratch.d_query[begin]
+    raised, d_query = scratch.query[begin], scratch.d_query[begin]
+    if plan.remember != PLAIN:
+        for b in range(begin, end):
+            _raise_keys(scratch, b, trail.keys[b], 0, slots)
     if plan.remember == FULL:
         for b in range(begin, end):
             places[b] = np.arange(slots)
@@ -271,9 +297,10 @@ def backward(
                 query = trail.gates[t, b, columns - n :]
                 fill(d_query, 0)
                 attend_backward(
-                    look, query, weights.energy,
-                    trail.history[b], trail.keys[b], trail.log_total[t, b], context, d_s,
-                    tanhs, alphas, gradients.history[b], gradients.keys[b],
+                    look, Query(query, raised, raise_to_power(query, raised)), weights.energy,
+                    trail.history[b], Keys(trail.keys[b], scratch.powers[b], scratch.in_range[b]),
+                    trail.log_total[t, b], context, d_s,
+                    shortfalls, alphas, gradients.history[b], gradients.keys[b],
                     d_query, gradients.energy[b],
                 )  # fmt: skip
                 copy(query, d_query)

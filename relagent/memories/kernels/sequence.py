@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from relagent.errors import RelagentError
+from relagent.memories.kernels import layouts
 from relagent.memories.kernels.records import (
     FULL,
     PLAIN,
@@ -59,6 +60,8 @@ class Pass(NamedTuple):
     trail: Trail
     y: Tensor
     """[T, B, n]."""
+    keyed: bool
+    """Whether the trail holds the keys of the incoming states already."""
 
 
 class Backend(Protocol):
@@ -68,16 +71,22 @@ class Backend(Protocol):
         """Return the smallest number of units, at least n, that the loops can work with."""
 
     def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
-        """Read x [T, B, F]; write ``after`` and the pass's trail and y, which hold nothing yet."""
+        """Read x [T, B, F]; write ``after``, y and the trail, which hold nothing yet but keys."""
 
     def backward(self, sequence: Pass, d_y: Tensor, gradients: Gradients) -> None:
         """Write ``gradients``, and over ``trail.gates`` their gradient, from that of y."""
 
 
 def _forward(
-    backend: Backend, plan: Plan, x: Tensor, starts: Tensor, before: Carried, parameters: Parameters
+    backend: Backend,
+    plan: Plan,
+    x: Tensor,
+    starts: Tensor,
+    before: Carried,
+    parameters: Parameters,
+    keys: Tensor | None = None,
 ) -> tuple[Pass, HandedOn]:
-    """Allocate, and run the loop."""
+    """Allocate, and run the loop; ``keys`` are those of the incoming states, if known."""
     T, B, _ = x.shape
     incoming, n = before.states.shape[1:]
     looks = plan.remember != PLAIN
@@ -93,7 +102,10 @@ def _forward(
         first=x.new_empty(T, B if plan.remember == FULL else 0, dtype=int32),
         log_total=x.new_empty(T, B if looks else 0),
     )
-    sequence = Pass(plan, parameters, starts, before, trail, x.new_empty(T, B, n))
+    if keys is not None:
+        trail.keys[:, :incoming] = keys
+    y = x.new_empty(T, B, n)
+    sequence = Pass(plan, parameters, starts, before, trail, y, keys is not None)
     handed_on = incoming if plan.remember == RELEVANCY else 0
     after = HandedOn(
         states=x.new_empty(B, handed_on, n),
@@ -104,7 +116,7 @@ def _forward(
     return sequence, after
 
 
-def _outputs(sequence: Pass, after: HandedOn) -> tuple[Tensor, ...]:
+def _outputs(sequence: Pass, after: HandedOn, differentiable: bool = False) -> tuple[Tensor, ...]:
     """Return y, the last cell, and the states, scores, ages and occupation at the end."""
     trail, y = sequence.trail, sequence.y
     last, occupied = after.states, after.ages
@@ -112,7 +124,9 @@ def _outputs(sequence: Pass, after: HandedOn) -> tuple[Tensor, ...]:
         first = trail.first[-1]
         slots = torch.arange(int(first.min()), trail.history.shape[1], device=y.device)
         occupied = slots >= first[:, None]
-        last = torch.where(occupied.unsqueeze(2), trail.history[:, -len(slots) :], 0)
+        last = trail.history[:, -len(slots) :]
+        if len(y) > 1 or differentiable:  # otherwise no episode but the last left anything there
+            last = torch.where(occupied.unsqueeze(2), last, 0)
     return y, trail.cells[-1].clone(), last, after.scores, after.ages, occupied
 
 
@@ -138,7 +152,7 @@ class _Sequence(torch.autograd.Function):
         ctx.backend, ctx.plan, ctx.consumed = backend, plan, False
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, starts, *before, *parameters, *sequence.trail, sequence.y)
-        outputs = _outputs(sequence, after)
+        outputs = _outputs(sequence, after, differentiable=True)
         ctx.mark_non_differentiable(*outputs[3:])
         return outputs
 
@@ -169,7 +183,8 @@ class _Sequence(torch.autograd.Function):
         x, starts = saved[:2]
         before = Carried(*saved[2:7])
         parameters = Parameters(*saved[7:14])
-        sequence = Pass(plan, parameters, starts, before, Trail(*saved[14:-1]), saved[-1])
+        trail, y = Trail(*saved[14:-1]), saved[-1]
+        sequence = Pass(plan, parameters, starts, before, trail, y, keyed=True)
         if ctx.consumed:  # an earlier backward pass over the same graph has written to the trail
             sequence, _ = _forward(backend, plan, x, starts, before, parameters)
         trail, y = sequence.trail, sequence.y
@@ -253,6 +268,7 @@ def _run(
     backend: Backend, plan: Plan, x: Tensor, starts: Tensor, before: Carried, parameters: Parameters
 ) -> tuple[Tensor, ...]:
     """:func:`run` for a width that the backend takes."""
+    remembered = before.states
     x, before = x.contiguous(), Carried(*(tensor.contiguous() for tensor in before))
     starts = starts.contiguous()
     differentiable = (x, before.s, before.c, before.states, *parameters)
@@ -260,7 +276,36 @@ def _run(
         return _Sequence.apply(  # type: ignore[no-any-return,no-untyped-call]  # torch's
             backend, plan, starts, before.scores, before.ages, *differentiable
         )
+    # A key that was made wider is not the memory's own, and others may come to stand in its place.
+    own = plan.remember == FULL and len(x) == 1 and isinstance(parameters.key, nn.Parameter)
+    if own and (known := layouts()) is not None:
+        return _step(backend, plan, x, starts, before, parameters, remembered, known)
     return _outputs(*_forward(backend, plan, x, starts, before, parameters))
+
+
+def _step(
+    backend: Backend,
+    plan: Plan,
+    x: Tensor,
+    starts: Tensor,
+    before: Carried,
+    parameters: Parameters,
+    remembered: Tensor,
+    known: dict[Any, Any],
+) -> tuple[Tensor, ...]:
+    """One step of full attention under constant weights: no key is computed twice.
+
+    The keys of all that was ``remembered`` (``before.states``, as it came) would take longer than
+    the rest of the step.
+    """
+    name = "keys", parameters.key.data_ptr()
+    states, keys = known.get(name, (None, None))
+    sequence, after = _forward(
+        backend, plan, x, starts, before, parameters, keys if states is remembered else None
+    )
+    y, c, states, *rest = _outputs(sequence, after)
+    known[name] = states, sequence.trail.keys[:, -states.shape[1] :]
+    return y, c, states, *rest
 
 
 def _widened(parameters: Parameters, n: int, extra: int) -> Parameters:

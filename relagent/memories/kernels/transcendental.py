@@ -49,6 +49,11 @@ def exp(x: Any) -> Any:
     raise NotImplementedError("only compiled code calls this")
 
 
+def exp_within(x: Any) -> Any:
+    """:func:`exp` where the result and its inverse are normal numbers (|x| ≤ 87 in float32)."""
+    raise NotImplementedError("only compiled code calls this")
+
+
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent."""
     raise NotImplementedError("only compiled code calls this")
@@ -149,6 +154,17 @@ def _exp_overload(x: Any) -> Function:
         first = k * half + shift
         second = (k - (first - shift)) + shift
         return ((one + _expm1(r)) * _power_of_two(first)) * _power_of_two(second)
+
+    return implementation
+
+
+@overload(exp_within, jit_options=OPTIONS)
+def _exp_within_overload(x: Any) -> Function:
+    one = _FORMATS[x].real(1)
+
+    def implementation(x: Any) -> Any:
+        _, shifted, r = _reduced(x)
+        return (one + _expm1(r)) * _power_of_two(shifted)
 
     return implementation
 
