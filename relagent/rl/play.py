@@ -29,7 +29,7 @@ from relagent.envs.make import UnsupportedSpaceError
 from relagent.envs.observations import ObservationPartsError
 from relagent.envs.view import hasten_view
 from relagent.errors import RelagentError
-from relagent.memories import take_rows
+from relagent.memories import kernels, take_rows
 from relagent.rl.encoder import is_grid_space
 from relagent.rl.policy import MemoryPolicy
 
@@ -360,8 +360,9 @@ def _play_rows(
         row.start(episode)
         table.append(row)
     state = policy.initial_state(len(table))
+    known: dict[Any, Any] = {}
     while table:
-        with torch.no_grad():
+        with torch.no_grad(), kernels.constant_weights(known):
             observations = _stack([row.observation for row in table], device)
             starts = torch.tensor([row.length == 0 for row in table], device=device)
             latent, state = policy.remember(observations, state, starts)
