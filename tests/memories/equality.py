@@ -10,7 +10,8 @@ from torch import Tensor
 
 from relagent.memories import AnyState, Memory, MemRNN, RelRNN, kernels, make_memory, map_state
 
-KERNELS = ["lstm", "rel", "mem", "rel-rnn", "mem-rnn"]
+KERNELS = ["lstm", "rel", "mem", "rel-rnn", "mem-rnn", "rnn", "orth-rnn", "exp-rnn"]
+ATTENTIVE = ["rel", "mem", "rel-rnn", "mem-rnn"]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 DTYPES = list(TOLERANCE)
 
@@ -20,7 +21,7 @@ def memories(draw: st.DrawFn, dtype: torch.dtype, names: list[str] = KERNELS) ->
     """Any memory that has a kernel, of any option, with random parameters."""
     name = draw(st.sampled_from(names))
     options: dict[str, Any] = {}
-    if name != "lstm":
+    if name in ATTENTIVE:
         options["combine"] = draw(st.sampled_from(["sum", "mean"]))
     if name.startswith("rel"):
         options["nu"] = draw(st.integers(1, 5))

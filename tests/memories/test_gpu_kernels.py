@@ -62,6 +62,8 @@ CASES = [
     Case("mem", {}),
     Case("mem-rnn", {"nonlinearity": "modrelu", "combine": "mean"}),
     Case("lstm", {}),
+    Case("rnn", {"nonlinearity": "tanh"}),
+    Case("exp-rnn", {"nonlinearity": "modrelu"}),
 ]
 over_cases = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: "-".join(map(str, (case.name, *case.options.values())))
@@ -75,7 +77,7 @@ def triton_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(kernels, "_modules", {})
     monkeypatch.setattr(kernels, "_registered", {})
-    unroll.register_all("cpu", cuda.Triton(), unroll.ALL)
+    unroll.register_all("cpu", cuda.Triton())
 
 
 def compare(
@@ -270,7 +272,7 @@ def test_a_gpu_gets_the_kernels_that_are_written_for_it() -> None:
         chosen: Any = kernels.select(memory, somewhere("cuda"))
         assert (chosen is not None) == (name in KERNELS)
         if chosen is not None:
-            assert chosen.func is unroll.ALL[memory]
+            assert chosen.func is unroll.UNROLLS[memory]
             assert isinstance(chosen.args[0], cuda.Triton)
         assert kernels.select(memory, somewhere("meta")) is None
         with kernels.disable():

@@ -1,4 +1,4 @@
-"""Fused LSTM, RelLSTM, MemLSTM, RelRNN and MemRNN on the CPU: the loops are compiled by numba.
+"""Fused LSTM, RNN, RelLSTM, MemLSTM, RelRNN and MemRNN on the CPU: loops compiled by numba.
 
 Importing this module registers the kernels (and loads numba).
 """
@@ -24,7 +24,7 @@ from relagent.memories.kernels.records import (
     Weights,
 )
 from relagent.memories.kernels.sequence import Parameters, Pass
-from relagent.memories.kernels.unroll import ALL, register_all
+from relagent.memories.kernels.unroll import register_all
 
 
 def _panels(matrix: Tensor) -> Tensor:
@@ -129,4 +129,4 @@ class _Numba:
         )
 
 
-register_all("cpu", _Numba(), ALL)
+register_all("cpu", _Numba())

@@ -1,4 +1,4 @@
-"""Fused LSTM, RelLSTM, MemLSTM, RelRNN and MemRNN on a GPU: the loops are written in Triton.
+"""Fused LSTM, RNN, RelLSTM, MemLSTM, RelRNN and MemRNN on a GPU: loops written in Triton.
 
 Importing this module registers the kernels (and loads Triton); it raises ``ImportError`` where
 Triton cannot work.
@@ -36,7 +36,7 @@ from relagent.memories.kernels.records import (
 from relagent.memories.kernels.sequence import Pass
 from relagent.memories.kernels.triton_parts import fill
 from relagent.memories.kernels.triton_recurrent import Given, Matrices, Scratch
-from relagent.memories.kernels.unroll import ALL, register_all
+from relagent.memories.kernels.unroll import register_all
 
 ROWS = 16
 """Rows of a program: a tile of a matrix product has as many."""
@@ -197,4 +197,4 @@ def check() -> None:
 
 
 check()
-register_all("cuda", Triton(), ALL)
+register_all("cuda", Triton())

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from relagent.memories.attention import AdditiveAttention
 from relagent.memories.base import AnyState, Memory
@@ -16,7 +17,9 @@ from relagent.memories.kernels import records, register
 from relagent.memories.kernels.records import FULL, PLAIN, RELEVANCY, Carried, Plan
 from relagent.memories.kernels.sequence import Backend, Parameters, run
 from relagent.memories.lstm import LSTM, LSTMState
+from relagent.memories.orthogonal import ExpRNN, OrthRNN
 from relagent.memories.relevancy import RelevancyMemory, RelevancyState, RelLSTM, RelRNN
+from relagent.memories.rnn import RNN, RNNState
 
 _CELLS = {
     "tanh": (records.TANH, nn.Tanh),
@@ -53,8 +56,11 @@ def _cell(memory: Any) -> tuple[int, Tensor] | None:
     cell = memory.cell
     if _untouched(cell, LSTMCell):
         return records.LSTM, cell.bias.new_zeros(0)
-    if not _untouched(cell, RNNCell):
-        return None
+    return _nonlinearity(cell) if _untouched(cell, RNNCell) else None
+
+
+def _nonlinearity(cell: Any) -> tuple[int, Tensor] | None:
+    """:func:`_cell` of an RNN's."""
     number, kind = _CELLS[cell.nonlinearity_name]
     if not _untouched(cell.nonlinearity, kind):
         return None
@@ -81,23 +87,47 @@ def _attentive(memory: Any, remember: int) -> tuple[Plan, Parameters] | None:
     return Plan(remember, number, memory.combine == "mean", rho), parameters
 
 
-def unroll_plain(
+def _plain(cell: Any, recurrent: Tensor, threshold: Tensor) -> Parameters:
+    """Return the parameters of a cell without attention."""
+    none = recurrent.new_zeros(0, recurrent.shape[1])
+    return Parameters(cell.input_weight, recurrent, cell.bias, none, none, none[:, 0], threshold)
+
+
+def _carried(h: Tensor, c: Tensor) -> Carried:
+    """Return what a memory without attention is handed."""
+    B, n = h.shape
+    ages = torch.zeros(B, 0, dtype=torch.int64, device=h.device)
+    return Carried(h, c, h.new_zeros(B, 0, n), h.new_zeros(B, 0), ages)
+
+
+def unroll_lstm(
     backend: Backend, memory: LSTM, x: Tensor, state: LSTMState, starts: Tensor
 ) -> tuple[Tensor, LSTMState]:
     """:meth:`LSTM.unroll`."""
-    cell, (h, c) = memory.cell, state
-    B, n = h.shape
-    none = h.new_zeros(B, 0, n)
-    before = Carried(h, c, none, h.new_zeros(B, 0), starts.new_zeros(B, 0, dtype=torch.int64))
-    empty = h.new_zeros(0, n)
-    parameters = Parameters(
-        cell.input_weight, cell.recurrent_weight, cell.bias, empty, empty, empty[:, 0], empty[:, 0]
-    )
+    cell = memory.cell
+    parameters = _plain(cell, cell.recurrent_weight, cell.bias.new_zeros(0))
     if not (_untouched(cell, LSTMCell) and _fits(x, state, parameters)):
         return memory.unroll_definition(x, state, starts)
     plan = Plan(PLAIN, records.LSTM, False, 0)
-    y, c, *_ = run(backend, plan, x, starts, before, parameters)
+    y, c, *_ = run(backend, plan, x, starts, _carried(*state), parameters)
     return y, LSTMState(y[-1].clone(), c)
+
+
+def unroll_rnn(
+    backend: Backend, memory: RNN, x: Tensor, state: RNNState, starts: Tensor
+) -> tuple[Tensor, RNNState]:
+    """:meth:`RNN.unroll`; V may be a function of parameters, as expRNN's is."""
+    cell: Any = memory.cell  # only its parameters are used, so that hooks of its own do not matter
+    known = _nonlinearity(cell) if type_before_parametrizations(cell) is RNNCell else None
+    if known is None:
+        return memory.unroll_definition(x, state, starts)
+    number, threshold = known
+    parameters = _plain(cell, memory.recurrent_matrix(), threshold)
+    if not _fits(x, state, parameters):
+        return memory.unroll_definition(x, state, starts)
+    before = _carried(state.h, state.h[:, :0])
+    y, *_ = run(backend, Plan(PLAIN, number, False, 0), x, starts, before, parameters)
+    return y, RNNState(y[-1].clone())
 
 
 def unroll_relevancy(
@@ -128,18 +158,21 @@ def unroll_full(
     return y, FullState(y[-1].clone(), c, states, occupied, scores)
 
 
-ATTENTIVE: dict[type[Memory[Any]], Any] = {
+UNROLLS: dict[type[Memory[Any]], Any] = {
+    LSTM: unroll_lstm,
+    RNN: unroll_rnn,
+    OrthRNN: unroll_rnn,
+    ExpRNN: unroll_rnn,
     RelLSTM: unroll_relevancy,
     RelRNN: unroll_relevancy,
     MemLSTM: unroll_full,
     MemRNN: unroll_full,
 }
-ALL: dict[type[Memory[Any]], Any] = {LSTM: unroll_plain, **ATTENTIVE}
 """Memories that kernels exist for, and their ``unroll``."""
 
 
-def register_all(device_type: str, backend: Backend, unrolls: dict[type[Memory[Any]], Any]) -> None:
-    """Make a backend's kernels of these memories those of a kind of device."""
-    for memory, unroll in unrolls.items():
+def register_all(device_type: str, backend: Backend) -> None:
+    """Make a backend's kernels those of a kind of device."""
+    for memory, unroll in UNROLLS.items():
         name = f"{memory.__module__}.{memory.__qualname__}"
         register(name, device_type, partial(unroll, backend))
