@@ -171,6 +171,8 @@ def _without_places(words: Sequence[str]) -> list[str]:
 
 
 _PLACES = ("--runs", "--out")
+MODELS = "models"
+"""Folder beside the figures for what was measured of each of their models."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -194,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = from_arguments(kind, arguments)
         with GracefulStop() as stop:
             try:
-                figure, numbers = draw(config, lambda: stop.requested)
+                figure, numbers = draw(config, arguments.out / MODELS, lambda: stop.requested)
             except StoppedError as error:
                 print(error, file=sys.stderr)
                 return stop.exit_code

@@ -149,6 +149,10 @@ class Norms(NamedTuple):
     last: float
     """Median over the last tenth of the steps."""
 
+    def plain(self) -> dict[str, float | None]:
+        """Return them as JSON takes them: what is infinite is null."""
+        return {name: v if np.isfinite(v) else None for name, v in self._asdict().items()}
+
 
 def norms_of(findings: Findings) -> Norms:
     """Summarise ‖∇_{h_t} L‖ of equally long sequences."""

@@ -1,11 +1,11 @@
 """Figures of trained models: what the paper shows of gradients and attention, measured again.
 
-Each takes its settings and a question whether to stop, and returns the picture with its numbers.
+Each takes its settings, the folder of what is known of its models already, and a question whether
+to stop, and returns the picture with its numbers.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,26 +17,24 @@ from matplotlib.figure import Figure
 
 from relagent.analysis.attention_map import attention_matrix, darkest, draw_attention
 from relagent.analysis.draw import draw_profile
-from relagent.analysis.findings import Findings, Profile
+from relagent.analysis.findings import Profile
+from relagent.analysis.kept import measured, trained_if_it_can
 from relagent.analysis.measures import attended_age, attention_entropy, look_back
 from relagent.analysis.peak import peak_megabytes
 from relagent.analysis.sequences import take_sequences
 from relagent.analysis.trained import (
-    Norms,
     Stop,
     TrainedConfig,
     final_accuracy,
     gradients_of,
     norms_of,
     run_of,
-    trained,
     untrained,
 )
 from relagent.rl.figure import COLOURS
 from relagent.runs.config import ConfigError, option
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.run import LoadedModel
-from relagent.tasks.train import DivergenceError
 
 
 class Drawn(NamedTuple):
@@ -58,7 +56,7 @@ class Figure3Config(TrainedConfig):
     memory: str = option("rel", "Memory with relevancy screening.", choices=("rel", "rel-rnn"))
 
 
-def figure3(config: Figure3Config, stop: Stop) -> Drawn:
+def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
     """Denoise: ‖∇_{h_t} L‖ after training for ρ, then ν, in 3, 8, 18, 25 (the other one 15)."""
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
@@ -69,13 +67,13 @@ def figure3(config: Figure3Config, stop: Stop) -> Drawn:
             for seed in range(config.seeds):
                 options = {name: size, other: OTHER}
                 model = config.settings("denoise", config.memory, seed, **options)
-                row, findings = measured(model, config, stop)
-                rows.append(row)
-                if seed == 0 and findings is not None:
-                    draw_profile(axes, findings.profile(lambda paths: paths.total), colour)
+                found = measured(model, config, kept, stop)
+                rows.append(found.row)
+                if seed == 0 and found.profile is not None:
+                    draw_profile(axes, found.profile, colour)
             greek = {"rho": "ρ", "nu": "ν"}
-            found = [outcome(row["accuracy"]) for row in rows]
-            label = f"{greek[name]} = {size} ({', '.join(found)})"
+            outcomes = [outcome(row["accuracy"]) for row in rows]
+            label = f"{greek[name]} = {size} ({', '.join(outcomes)})"
             axes.plot([], [], color=colour, label=label)
             numbers[f"{name}={size}"] = rows
         axes.set_title(f"{greek[name]} varies, {greek[other]} = {OTHER}")
@@ -83,33 +81,6 @@ def figure3(config: Figure3Config, stop: Stop) -> Drawn:
         axes.legend(fontsize=8)
     panels[0].set_ylabel("‖∇ L‖ at h_t")
     return Drawn(figure, {"models": numbers, **figure3_verdict(numbers)})
-
-
-class Measured(NamedTuple):
-    """A model of a figure: its numbers, and its gradients unless its training diverged."""
-
-    row: dict[str, Any]
-    findings: Findings | None
-
-
-def measured(model: TaskConfig, config: TrainedConfig, stop: Stop) -> Measured:
-    """Train or load a model and measure its gradients."""
-    loaded = _trained(model, config, stop)
-    if loaded is None:
-        return Measured({"seed": model.seed, "accuracy": None}, None)
-    findings = gradients_of(loaded, config.sequences)
-    accuracy = final_accuracy(run_of(model, Path(config.runs)))
-    row = {"seed": model.seed, "accuracy": accuracy, **plain(norms_of(findings))}
-    return Measured(row, findings)
-
-
-def _trained(model: TaskConfig, config: TrainedConfig, stop: Stop) -> LoadedModel | None:
-    """Train or load a model; ``None``, and a line that says so, where training diverges."""
-    try:
-        return trained(model, Path(config.runs), stop)
-    except DivergenceError as error:
-        print(error, file=sys.stderr)
-        return None
 
 
 def outcome(accuracy: float | None) -> str:
@@ -141,11 +112,6 @@ def _finite(values: list[float]) -> list[float | None]:
     return [value if np.isfinite(value) else None for value in values]
 
 
-def plain(norms: Norms) -> dict[str, float | None]:
-    """Return norms as JSON takes them: what is infinite is null."""
-    return {name: v if np.isfinite(v) else None for name, v in norms._asdict().items()}
-
-
 NAMES = {
     "rnn": "RNN",
     "lstm": "LSTM",
@@ -172,7 +138,7 @@ class MemoriesConfig(TrainedConfig):
         return self.settings(self.task, memory, seed, **sizes)
 
 
-def memories(config: MemoriesConfig, stop: Stop) -> Drawn:
+def memories(config: MemoriesConfig, kept: Path, stop: Stop) -> Drawn:
     """One task, seven memories: ‖∇_{h_t} L‖ before and after training, side by side."""
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     panels = figure.subplots(1, 2)  # before training, the sums of attention may explode
@@ -181,14 +147,16 @@ def memories(config: MemoriesConfig, stop: Stop) -> Drawn:
         rows = []
         for seed in range(config.seeds):
             model = config.model(memory, seed)
-            row, after = measured(model, config, stop)
+            after = measured(model, config, kept, stop)
             before = gradients_of(untrained(model), config.sequences)
-            rows.append({**row, "untrained": plain(norms_of(before))})
+            rows.append({**after.row, "untrained": norms_of(before).plain()})
             if seed == 0:
-                panels[1].plot([], [], color=colour, label=f"{name} ({outcome(row['accuracy'])})")
-                for axes, found in zip(panels, (before, after), strict=True):
-                    if found is not None:
-                        _draw_median(axes, found.profile(lambda paths: paths.total), colour)
+                label = f"{name} ({outcome(after.row['accuracy'])})"
+                panels[1].plot([], [], color=colour, label=label)
+                profiles = before.profile(lambda paths: paths.total), after.profile
+                for axes, profile in zip(panels, profiles, strict=True):
+                    if profile is not None:
+                        _draw_median(axes, profile, colour)
         numbers[memory] = rows
     for axes, title in zip(panels, ("before training", "after training"), strict=True):
         axes.set_title(title)
@@ -222,13 +190,14 @@ class TradeoffConfig(MemoriesConfig):
             raise ConfigError("peak_batch", self.peak_batch, "it must be at least 1")
 
 
-def tradeoff(config: TradeoffConfig, stop: Stop) -> Drawn:
+def tradeoff(config: TradeoffConfig, kept: Path, stop: Stop) -> Drawn:
     """The tradeoff of the title: how much gradient reaches the start, and its price in memory."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
     numbers: dict[str, Any] = {}
     for colour, (memory, name) in zip(COLOURS, NAMES.items(), strict=True):
-        rows = [measured(config.model(memory, s), config, stop).row for s in range(config.seeds)]
+        models = [config.model(memory, seed) for seed in range(config.seeds)]
+        rows = [measured(model, config, kept, stop).row for model in models]
         batch = replace(config.model(memory, 0), batch_size=config.peak_batch)
         kernel, plainly = (peak_megabytes(batch, definition=d) for d in (False, True))
         numbers[memory] = {
@@ -288,7 +257,7 @@ class HeatmapsConfig(TrainedConfig):
         return self.settings(task, "rel-rnn", 0, **options)
 
 
-def heatmaps(config: HeatmapsConfig, stop: Stop) -> Drawn:
+def heatmaps(config: HeatmapsConfig, kept: Path, stop: Stop) -> Drawn:
     """RelRNN's attention along a sequence: the full mechanism, and the short-term buffer alone.
 
     Figures 7 and 9-11 of the paper.
@@ -300,7 +269,7 @@ def heatmaps(config: HeatmapsConfig, stop: Stop) -> Drawn:
     for column, task in zip(panels.T, config.tasks, strict=True):
         for axes, rho in zip(column, (config.rho, 0), strict=True):
             model = config.model(task, rho)
-            loaded = _trained(model, config, stop)
+            loaded = trained_if_it_can(model, config, stop)
             score, found = None, {}
             if loaded is not None:
                 score = final_accuracy(run_of(model, Path(config.runs)))
@@ -323,7 +292,7 @@ def _draw_heatmap(loaded: LoadedModel, axes: Axes) -> dict[str, float]:
     }
 
 
-TRAINED_FIGURES: dict[str, tuple[type[TrainedConfig], Callable[[Any, Stop], Drawn]]] = {
+TRAINED_FIGURES: dict[str, tuple[type[TrainedConfig], Callable[[Any, Path, Stop], Drawn]]] = {
     "figure3": (Figure3Config, figure3),
     "memories": (MemoriesConfig, memories),
     "tradeoff": (TradeoffConfig, tradeoff),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from relagent.analysis import figures
 from relagent.analysis.findings import Findings, Sight
@@ -22,7 +23,7 @@ from relagent.analysis.trained import (
     trained,
     untrained,
 )
-from relagent.analysis.trained_figures import NAMES, figure3_verdict, plain
+from relagent.analysis.trained_figures import NAMES, figure3_verdict
 from relagent.memories import kernels
 from relagent.runs.cli import main_guard
 from relagent.runs.config import ConfigError
@@ -58,6 +59,28 @@ def test_figure3_trains_once_and_reads_again(runs: Path, tmp_path: Path) -> None
     again = draw("figure3", runs, tmp_path / "b")
     assert {path: path.stat().st_mtime_ns for path in runs.glob("*/result.json")} == made
     assert again["models"] == data["models"]
+
+
+def test_what_was_measured_of_a_model_is_enough(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the trained models the figure is the same, but for the last digits of its curves."""
+    data = draw("figure3", runs, tmp_path)
+    picture = imread(tmp_path / "figure3.png")
+    again = draw("figure3", tmp_path / "nothing", tmp_path)
+    assert not (tmp_path / "nothing").exists()
+    assert again["models"] == data["models"]
+    assert np.abs(imread(tmp_path / "figure3.png") - picture).mean() < 1e-3
+
+    words = ["figure3", "--runs", str(runs), "--out", str(tmp_path), *TINY]
+    capsys.readouterr()
+    assert main_guard(lambda: figures.main([*words, "--learning-rate", "0.5"])) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "choose another --out" in message
+    next((tmp_path / "models").iterdir()).write_text("{}")
+    assert main_guard(lambda: figures.main(words)) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "remove it" in message
 
 
 def test_memories_and_tradeoff_share_their_runs(
@@ -151,7 +174,7 @@ def test_norms_by_hand() -> None:
     # Of 101 steps the first ten are 1e-10 ... 1e-9.1, the last ten 1e-0.9 ... 1.
     ends = (10**-9.6 + 10**-9.5) / 2, (10**-0.5 + 10**-0.4) / 2
     np.testing.assert_allclose(found, (1e-5, 9.0, *ends), rtol=1e-9)
-    assert plain(norms_of(of(torch.zeros(20, 1))))["decades"] is None
+    assert norms_of(of(torch.zeros(20, 1))).plain()["decades"] is None
 
 
 def test_verdict_of_figure3() -> None:

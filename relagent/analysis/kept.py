@@ -1,0 +1,124 @@
+"""What the models of a figure showed, one file a model: measured once, drawn as often as wanted.
+
+Trained models are large and stay where they were made; these files are small, stay beside the
+figure, and let it be drawn again, or go on with the models that are missing, anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relagent.analysis.findings import Profile
+from relagent.analysis.trained import (
+    FigureRunError,
+    Stop,
+    TrainedConfig,
+    final_accuracy,
+    gradients_of,
+    norms_of,
+    run_of,
+    trained,
+)
+from relagent.runs.config import to_json
+from relagent.runs.files import write_atomically
+from relagent.runs.provenance import provenance
+from relagent.tasks.config import TaskConfig
+from relagent.tasks.run import LoadedModel
+from relagent.tasks.train import DivergenceError
+
+DIGITS = 4
+"""Of the numbers in a profile: more than a picture can show."""
+_ANYWHERE = ("device", "threads", "checkpoint_minutes")
+"""Settings that do not change what a model is."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is told of one model."""
+
+    row: dict[str, Any]
+    """``seed``, ``accuracy`` (None where training diverged), and the norms of its gradients."""
+    profile: Profile | None
+    """‖∇_{h_t} L‖, unless training diverged."""
+
+
+def measured(model: TaskConfig, config: TrainedConfig, folder: Path, stop: Stop) -> Measured:
+    """Return what is known of a model; train it, measure it and keep that if it is not known yet.
+
+    Args:
+        model: its settings.
+        config: the figure's.
+        folder: of the files.
+        stop: polled while training; true saves and ends.
+
+    Raises:
+        FigureRunError: a file or run of that name is of other settings, or damaged.
+        StoppedError: asked to stop.
+    """
+    path = folder / f"{run_of(model, folder).name}.json"
+    settings = {
+        **{name: value for name, value in to_json(model).items() if name not in _ANYWHERE},
+        "sequences": config.sequences,
+    }
+    if path.exists():
+        return _read(path, settings)
+    found = _measure(model, config, stop)
+    profile = None if found.profile is None else found.profile._asdict()
+    record = {
+        "settings": settings,
+        "row": found.row,
+        "profile": profile
+        and {
+            name: [float(f"{value:.{DIGITS}g}") for value in values]
+            for name, values in profile.items()
+        },
+        "provenance": provenance(command=["relagent.analysis.figures"]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(record, allow_nan=False).encode() + b"\n")
+    return found
+
+
+def _read(path: Path, wanted: dict[str, Any]) -> Measured:
+    try:
+        record = json.loads(path.read_bytes())
+        known, row, parts = record["settings"], record["row"], record["profile"]
+        profile = parts and Profile(*(np.array(parts[name], float) for name in Profile._fields))
+        found = Measured({"seed": row["seed"], "accuracy": row["accuracy"], **row}, profile or None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FigureRunError(
+            f"{path} is no measurement of a model ({type(error).__name__}: {error}): remove it, "
+            "and it will be made again"
+        ) from error
+    for name, value in wanted.items():
+        if known.get(name) != value:
+            raise FigureRunError(
+                f"{path} was measured with {name} {known.get(name)!r}, now it is {value!r}: ask "
+                "for the same, or choose another --out"
+            )
+    return found
+
+
+def _measure(model: TaskConfig, config: TrainedConfig, stop: Stop) -> Measured:
+    loaded = trained_if_it_can(model, config, stop)
+    if loaded is None:
+        return Measured({"seed": model.seed, "accuracy": None}, None)
+    findings = gradients_of(loaded, config.sequences)
+    accuracy = final_accuracy(run_of(model, Path(config.runs)))
+    row = {"seed": model.seed, "accuracy": accuracy, **norms_of(findings).plain()}
+    return Measured(row, findings.profile(lambda paths: paths.total))
+
+
+def trained_if_it_can(model: TaskConfig, config: TrainedConfig, stop: Stop) -> LoadedModel | None:
+    """Train or load a model; ``None``, and a line that says so, where training diverges."""
+    try:
+        return trained(model, Path(config.runs), stop)
+    except DivergenceError as error:
+        print(error, file=sys.stderr)
+        return None
