@@ -14,7 +14,8 @@ from torch import Tensor
 
 from relagent.analysis.gradients import unroll_with_handles
 from relagent.envs import GridObservation, evaluation_seeds, make_env
-from relagent.rl.play import check_world, choose
+from relagent.rl.episodes import choose
+from relagent.rl.play import check_world
 from relagent.rl.policy import MemoryPolicy
 
 PICTURE_PIXELS = 160

@@ -8,30 +8,22 @@ computes in float64, so that an episode comes out the same whichever process or 
 from __future__ import annotations
 
 import copy
-import multiprocessing
-import pickle
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
-from relagent.envs import evaluation_seeds, make_env
+from relagent.envs import make_env
 from relagent.envs.make import UnsupportedSpaceError
 from relagent.envs.observations import ObservationPartsError
-from relagent.envs.view import hasten_view
 from relagent.errors import RelagentError
-from relagent.memories import kernels, take_rows
-from relagent.rl.encoder import is_grid_space
+from relagent.rl.episodes import Job, Result, parts_of, play_rows
 from relagent.rl.policy import MemoryPolicy
+from relagent.rl.workers import play_in_processes
 
 Precision = Literal["float64", "float32"]
 
@@ -45,17 +37,6 @@ class WorldMismatchError(RelagentError):
 
 class EpisodeCountError(RelagentError):
     """A number of episodes, processes or batch rows below one."""
-
-
-class WorkerError(RelagentError):
-    """A process that played episodes has ended before its work was done."""
-
-    def __init__(self, code: int | None) -> None:
-        killed = code is None or code < 0
-        super().__init__(
-            f"a process that played episodes ended with code {code}: "
-            + ("maybe memory was short, try fewer workers" if killed else "its error stands above")
-        )
 
 
 @dataclass(frozen=True)
@@ -72,33 +53,6 @@ class Episodes:
     rewards: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A policy, a world and how it is to be played there.
-
-    Attributes:
-        policy: it is copied and stays as it is.
-        env_id: the world.
-        episodes: how many; episode i has the seed ``evaluation_seeds(episodes)[i]``.
-        deterministic: take the most probable action instead of sampling.
-    """
-
-    policy: MemoryPolicy
-    env_id: str
-    episodes: int
-    deterministic: bool
-
-
-class Result(NamedTuple):
-    """The end of one episode."""
-
-    job: int
-    episode: int
-    reward: float
-    length: int
-    success: bool | None
 
 
 def play(
@@ -157,7 +111,7 @@ def play_all(
     rows = min(rows, -(-longest // workers))
     results: list[dict[int, Result]] = [{} for _ in jobs]
     played = (
-        _play_in_processes(jobs, workers, rows, device)
+        play_in_processes(jobs, workers, rows, device)
         if workers > 1
         else _play_here(jobs, rows, device)
     )
@@ -192,7 +146,7 @@ def check_world(policy: MemoryPolicy, env_id: str) -> None:
             "can be played here"
         )
     try:
-        env = make_env(env_id, _parts(policy))
+        env = make_env(env_id, parts_of(policy))
     except ObservationPartsError as error:
         raise WorldMismatchError(
             f"{env_id} is no MiniGrid or BabyAI world, but this agent was trained on one: choose "
@@ -208,12 +162,6 @@ def check_world(policy: MemoryPolicy, env_id: str) -> None:
             )
 
 
-def _parts(policy: MemoryPolicy) -> tuple[str, ...] | None:
-    """The parts that the agent's observations were made of, or None outside grid worlds."""
-    space = policy.observation_space
-    return tuple(cast(spaces.Dict, space).spaces) if is_grid_space(space) else None
-
-
 def _copies(jobs: Sequence[Job], precision: Precision) -> list[Job]:
     """The jobs with copies of their policies, made for acting; what was shared stays shared."""
     copies: dict[int, MemoryPolicy] = {}
@@ -222,7 +170,7 @@ def _copies(jobs: Sequence[Job], precision: Precision) -> list[Job]:
             policy = copy.deepcopy(job.policy).cpu()
             policy.set_training_mode(False)
             # Other encoders than that of grids cast observations to float32.
-            if _parts(policy) is not None:
+            if parts_of(policy) is not None:
                 policy = policy.to(getattr(torch, precision))
             copies[id(job.policy)] = policy
     return [Job(copies[id(j.policy)], j.env_id, j.episodes, j.deterministic) for j in jobs]
@@ -230,176 +178,4 @@ def _copies(jobs: Sequence[Job], precision: Precision) -> list[Job]:
 
 def _play_here(jobs: Sequence[Job], rows: int, device: str) -> Generator[Result]:
     for number, job in enumerate(jobs):
-        yield from _play_rows(number, job, iter(range(job.episodes)), rows, device)
-
-
-def _play_in_processes(
-    jobs: Sequence[Job], workers: int, rows: int, device: str
-) -> Generator[Result]:
-    """Let every process go through all jobs; each takes the next episode that nobody has yet."""
-    context = multiprocessing.get_context("spawn")
-    taken = context.Array("q", len(jobs))
-    # Pickled once, for a pipe to our own children; no file holds it.
-    work = pickle.dumps(jobs)
-    processes: dict[Connection, Any] = {}
-    try:
-        with _signals_postponed():
-            for _ in range(workers):
-                here, there = context.Pipe()
-                process = context.Process(
-                    target=_work, args=(there, taken, rows, device), daemon=True
-                )
-                process.start()
-                there.close()  # the child's alone keeps the pipe open
-                processes[here] = process
-        for connection in processes:
-            # Not an argument of the process: its start would wait until the child can read.
-            with suppress(ConnectionError):  # a dead child is found below
-                connection.send_bytes(work)
-        while processes:
-            for ready in wait(list(processes)):
-                connection = cast(Connection, ready)
-                try:
-                    yield Result(*connection.recv())
-                except (EOFError, ConnectionError):
-                    process = processes.pop(connection)
-                    process.join()
-                    if process.exitcode != 0:
-                        raise WorkerError(process.exitcode) from None
-    finally:
-        for process in processes.values():
-            process.terminate()
-        for process in processes.values():
-            process.join()
-
-
-@contextmanager
-def _signals_postponed() -> Iterator[None]:
-    """Start processes all or none, and let Ctrl-C never reach them.
-
-    A terminal sends it to all of its processes, but only this one is to answer, by ending the
-    others.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python runs no signal handlers here
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    came: list[int] = []
-    handlers = {number: signal.signal(number, lambda n, _: came.append(n)) for number in signals}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the children inherit this
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number in signals:
-            signal.signal(number, handlers[number])
-        for signalled in came:
-            signal.raise_signal(signalled)
-
-
-def _work(parent: Connection, taken: Any, rows: int, device: str) -> None:
-    """What each process does."""
-    torch.set_num_threads(1)  # there is a process for each core
-    jobs: list[Job] = pickle.loads(parent.recv_bytes())
-
-    def episodes(number: int) -> Iterator[int]:
-        while True:
-            with taken.get_lock():
-                episode = taken[number]
-                taken[number] += 1
-            if episode >= jobs[number].episodes:
-                return
-            yield episode
-
-    try:
-        for number, job in enumerate(jobs):
-            for result in _play_rows(number, job, episodes(number), rows, device):
-                parent.send(tuple(result))
-    except ConnectionError:
-        return  # nobody waits for the results any more
-
-
-class _Row:
-    """An environment, and the episode that it is in."""
-
-    def __init__(self, env: gym.Env[Any, Any], seeds: Sequence[int]) -> None:
-        self.env = env
-        self.seeds = seeds
-
-    def start(self, episode: int) -> None:
-        self.episode = episode
-        seed = self.seeds[episode]
-        # The environment's own generator is made from the seed alone: this one must differ.
-        self.generator = np.random.default_rng((seed, 1))
-        self.observation, _ = self.env.reset(seed=seed)
-        self.reward, self.length = 0.0, 0
-        self.success: bool | None = None
-
-    def step(self, action: int) -> bool:
-        """Act, and return whether the episode is over."""
-        self.observation, reward, terminated, truncated, info = self.env.step(action)
-        self.reward += float(reward)
-        self.length += 1
-        self.success = bool(info["is_success"]) if "is_success" in info else None
-        return terminated or truncated
-
-
-def _play_rows(
-    number: int, job: Job, episodes: Iterator[int], rows: int, device: str
-) -> Iterator[Result]:
-    """Play a job's episodes, ``rows`` at a time: where one ends, the next one starts."""
-    policy = job.policy.to(device)
-    parts = _parts(policy)
-    seeds = evaluation_seeds(job.episodes)
-    table: list[_Row] = []
-    # Not zip(range(rows), episodes): it would take one episode too many from a shared counter.
-    while len(table) < rows and (episode := next(episodes, None)) is not None:
-        env = make_env(job.env_id, parts)
-        hasten_view(env)
-        row = _Row(env, seeds)
-        row.start(episode)
-        table.append(row)
-    state = policy.initial_state(len(table))
-    known: dict[Any, Any] = {}
-    while table:
-        with torch.no_grad(), kernels.constant_weights(known):
-            observations = _stack([row.observation for row in table], device)
-            starts = torch.tensor([row.length == 0 for row in table], device=device)
-            latent, state = policy.remember(observations, state, starts)
-            logits = cast(Any, policy.distribution(latent)).log_probs
-        draws = None if job.deterministic else [row.generator.random() for row in table]
-        alive = []
-        for i, action in enumerate(choose(logits, draws)):
-            row = table[i]
-            if row.step(action):
-                yield Result(number, row.episode, row.reward, row.length, row.success)
-                following = next(episodes, None)
-                if following is None:
-                    row.env.close()
-                    continue
-                row.start(following)
-            alive.append(i)
-        if len(alive) < len(table):
-            table = [table[i] for i in alive]
-            state = take_rows(state, torch.tensor(alive, dtype=torch.int64, device=device))
-
-
-def _stack(observations: Sequence[Any], device: str) -> Any:
-    if isinstance(observations[0], dict):
-        return {part: _stack([o[part] for o in observations], device) for part in observations[0]}
-    return torch.as_tensor(np.stack(observations), device=device)
-
-
-def choose(logits: Tensor, draws: Sequence[float] | None) -> list[int]:
-    """Choose an action for each row by inverting its cumulative distribution.
-
-    Args:
-        logits: [B, A].
-        draws: [B] uniform numbers in [0, 1), each a row's own; None takes the most probable.
-    """
-    if draws is None:
-        return cast("list[int]", logits.argmax(dim=1).tolist())
-    cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
-    below = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None] >= cumulative
-    # Rounding may leave the last sum a little below 1.
-    return cast("list[int]", below.sum(dim=1).clamp(max=logits.shape[1] - 1).tolist())
+        yield from play_rows(number, job, iter(range(job.episodes)), rows, device)

@@ -28,7 +28,8 @@ from relagent.envs import ladder_of, pair_of
 from relagent.errors import RelagentError
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.encoder import is_grid_space
-from relagent.rl.play import Episodes, Job, Result, check_world, play_all
+from relagent.rl.episodes import Job, Result
+from relagent.rl.play import Episodes, check_world, play_all
 from relagent.rl.report import Report, Row
 from relagent.rl.train import TrainConfig
 from relagent.runs.config import Config, ConfigError, option, to_json

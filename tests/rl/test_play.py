@@ -15,17 +15,16 @@ from hypothesis import strategies as st
 from relagent.envs import evaluation_seeds, make_env
 from relagent.envs.make import UnknownEnvironmentError, UnsupportedSpaceError
 from relagent.memories import kernels
+from relagent.rl.episodes import Job, choose
 from relagent.rl.play import (
     EpisodeCountError,
     Episodes,
-    Job,
-    WorkerError,
     WorldMismatchError,
-    choose,
     play,
     play_all,
 )
 from relagent.rl.policy import MemoryPolicy
+from relagent.rl.workers import WorkerError
 from relagent.runs.random_states import random_states
 
 WORLD = "MiniGrid-GoToDoor-5x5-v0"

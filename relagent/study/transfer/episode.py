@@ -15,7 +15,8 @@ from relagent.errors import RelagentError
 from relagent.memories import Attention
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.relevancy import RelevancyMemory
-from relagent.rl.play import check_world, choose
+from relagent.rl.episodes import choose
+from relagent.rl.play import check_world
 from relagent.rl.policy import MemoryPolicy
 
 Array = np.ndarray[Any, Any]

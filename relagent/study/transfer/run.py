@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
-from relagent.rl.play import Job, Result, play_all
+from relagent.rl.episodes import Job, Result
+from relagent.rl.play import play_all
 from relagent.rl.report import Row
 from relagent.rl.train import resume, train
 from relagent.runs.checkpoint import save_checkpoint

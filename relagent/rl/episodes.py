@@ -1,0 +1,138 @@
+"""Episodes of a trained agent in one world, several side by side in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from relagent.envs import evaluation_seeds, make_env
+from relagent.envs.view import hasten_view
+from relagent.memories import kernels, take_rows
+from relagent.rl.encoder import is_grid_space
+from relagent.rl.policy import MemoryPolicy
+
+
+@dataclass(frozen=True)
+class Job:
+    """A policy, a world and how it is to be played there.
+
+    Attributes:
+        policy: it is copied and stays as it is.
+        env_id: the world.
+        episodes: how many; episode i has the seed ``evaluation_seeds(episodes)[i]``.
+        deterministic: take the most probable action instead of sampling.
+    """
+
+    policy: MemoryPolicy
+    env_id: str
+    episodes: int
+    deterministic: bool
+
+
+class Result(NamedTuple):
+    """The end of one episode."""
+
+    job: int
+    episode: int
+    reward: float
+    length: int
+    success: bool | None
+
+
+def parts_of(policy: MemoryPolicy) -> tuple[str, ...] | None:
+    """The parts that the agent's observations were made of, or None outside grid worlds."""
+    space = policy.observation_space
+    return tuple(cast(spaces.Dict, space).spaces) if is_grid_space(space) else None
+
+
+class _Row:
+    """An environment, and the episode that it is in."""
+
+    def __init__(self, env: gym.Env[Any, Any], seeds: Sequence[int]) -> None:
+        self.env = env
+        self.seeds = seeds
+
+    def start(self, episode: int) -> None:
+        self.episode = episode
+        seed = self.seeds[episode]
+        # The environment's own generator is made from the seed alone: this one must differ.
+        self.generator = np.random.default_rng((seed, 1))
+        self.observation, _ = self.env.reset(seed=seed)
+        self.reward, self.length = 0.0, 0
+        self.success: bool | None = None
+
+    def step(self, action: int) -> bool:
+        """Act, and return whether the episode is over."""
+        self.observation, reward, terminated, truncated, info = self.env.step(action)
+        self.reward += float(reward)
+        self.length += 1
+        self.success = bool(info["is_success"]) if "is_success" in info else None
+        return terminated or truncated
+
+
+def play_rows(
+    number: int, job: Job, episodes: Iterator[int], rows: int, device: str
+) -> Iterator[Result]:
+    """Play a job's episodes, ``rows`` at a time: where one ends, the next one starts."""
+    policy = job.policy.to(device)
+    parts = parts_of(policy)
+    seeds = evaluation_seeds(job.episodes)
+    table: list[_Row] = []
+    # Not zip(range(rows), episodes): it would take one episode too many from a shared counter.
+    while len(table) < rows and (episode := next(episodes, None)) is not None:
+        env = make_env(job.env_id, parts)
+        hasten_view(env)
+        row = _Row(env, seeds)
+        row.start(episode)
+        table.append(row)
+    state = policy.initial_state(len(table))
+    known: dict[Any, Any] = {}
+    while table:
+        with torch.no_grad(), kernels.constant_weights(known):
+            observations = _stack([row.observation for row in table], device)
+            starts = torch.tensor([row.length == 0 for row in table], device=device)
+            latent, state = policy.remember(observations, state, starts)
+            logits = cast(Any, policy.distribution(latent)).log_probs
+        draws = None if job.deterministic else [row.generator.random() for row in table]
+        alive = []
+        for i, action in enumerate(choose(logits, draws)):
+            row = table[i]
+            if row.step(action):
+                yield Result(number, row.episode, row.reward, row.length, row.success)
+                following = next(episodes, None)
+                if following is None:
+                    row.env.close()
+                    continue
+                row.start(following)
+            alive.append(i)
+        if len(alive) < len(table):
+            table = [table[i] for i in alive]
+            state = take_rows(state, torch.tensor(alive, dtype=torch.int64, device=device))
+
+
+def _stack(observations: Sequence[Any], device: str) -> Any:
+    if isinstance(observations[0], dict):
+        return {part: _stack([o[part] for o in observations], device) for part in observations[0]}
+    return torch.as_tensor(np.stack(observations), device=device)
+
+
+def choose(logits: Tensor, draws: Sequence[float] | None) -> list[int]:
+    """Choose an action for each row by inverting its cumulative distribution.
+
+    Args:
+        logits: [B, A].
+        draws: [B] uniform numbers in [0, 1), each a row's own; None takes the most probable.
+    """
+    if draws is None:
+        return cast("list[int]", logits.argmax(dim=1).tolist())
+    cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
+    below = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None] >= cumulative
+    # Rounding may leave the last sum a little below 1.
+    return cast("list[int]", below.sum(dim=1).clamp(max=logits.shape[1] - 1).tolist())
