@@ -122,6 +122,21 @@ def test_what_is_not_a_number_is_passed_on(triton_on_the_cpu: None, nonlinearity
 
 
 @interpreted
+def test_keys_that_are_known_change_nothing(triton_on_the_cpu: None) -> None:
+    memory = Case("mem", {}).make(16)
+    x, states = torch.randn(5, 2, 3), [memory.initial_state(2)] * 2
+    starts = torch.tensor([[0, 0], [0, 0], [0, 1], [0, 0], [1, 0]]).bool()
+    known: dict[Any, Any] = {}
+    for t in range(len(x)):
+        with torch.no_grad():
+            y, states[0] = memory.unroll(x[t : t + 1], states[0], starts[t : t + 1])
+            with kernels.constant_weights(known):
+                found, states[1] = memory.unroll(x[t : t + 1], states[1], starts[t : t + 1])
+        torch.testing.assert_close(found, y)
+    assert known
+
+
+@interpreted
 @pytest.mark.parametrize("name", ["rel", "mem-rnn"])
 def test_several_blocks_of_everything(triton_on_the_cpu: None, name: str) -> None:
     """Columns, slots and rows that do not fit into one block, and a width that has to grow."""

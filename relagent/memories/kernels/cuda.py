@@ -107,7 +107,7 @@ class Triton:
 
     def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
         """See :class:`Backend`."""
-        plan, parameters, starts, before, trail, y, _ = sequence
+        plan, parameters, starts, before, trail, y, keyed = sequence
         T, B, _ = y.shape
         incoming, gates = before.states.shape[1], len(parameters.bias)
         carried = _places(starts, before)
@@ -117,7 +117,8 @@ class Triton:
         if plan.remember != PLAIN:
             states = torch.where(occupied.unsqueeze(2), before.states, 0)
             trail.history[:, :incoming] = states
-            trail.keys[:, :incoming] = states @ parameters.key.t()
+            if not keyed:
+                trail.keys[:, :incoming] = states @ parameters.key.t()
             scores[:, :incoming] = torch.where(occupied, before.scores, 0)
             scores[:, incoming:] = 0
         if plan.remember == FULL:
