@@ -61,7 +61,7 @@ def measured(model: TaskConfig, config: TrainedConfig, folder: Path, stop: Stop)
         FigureRunError: a file or run of that name is of other settings, or damaged.
         StoppedError: asked to stop.
     """
-    path = folder / f"{run_of(model, folder).name}.json"
+    path = _file_of(model, folder)
     settings = {
         **{name: value for name, value in to_json(model).items() if name not in _ANYWHERE},
         "sequences": config.sequences,
@@ -83,6 +83,15 @@ def measured(model: TaskConfig, config: TrainedConfig, folder: Path, stop: Stop)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(record, allow_nan=False).encode() + b"\n")
     return found
+
+
+def is_known(model: TaskConfig, folder: Path) -> bool:
+    """Return whether :func:`measured` would train nothing."""
+    return _file_of(model, folder).exists()
+
+
+def _file_of(model: TaskConfig, folder: Path) -> Path:
+    return folder / f"{run_of(model, folder).name}.json"
 
 
 def _read(path: Path, wanted: dict[str, Any]) -> Measured:

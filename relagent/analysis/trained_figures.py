@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from relagent.analysis.attention_map import attention_matrix, darkest, draw_attention
 from relagent.analysis.draw import draw_profile
 from relagent.analysis.findings import Profile
-from relagent.analysis.kept import measured, trained_if_it_can
+from relagent.analysis.kept import is_known, measured, trained_if_it_can
 from relagent.analysis.measures import attended_age, attention_entropy, look_back
 from relagent.analysis.peak import peak_megabytes
 from relagent.analysis.sequences import take_sequences
@@ -54,6 +54,11 @@ class Figure3Config(TrainedConfig):
     """Settings of :func:`figure3`."""
 
     memory: str = option("rel", "Memory with relevancy screening.", choices=("rel", "rel-rnn"))
+    only: tuple[str, ...] = option(
+        (),
+        "Train these models alone, and draw of the others what is known; none: all.",
+        choices=tuple(f"{name}={size}" for name in ("rho", "nu") for size in SIZES),
+    )
 
 
 def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
@@ -64,15 +69,18 @@ def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
     for axes, (name, other) in zip(panels, (("rho", "nu"), ("nu", "rho")), strict=True):
         for colour, size in zip(COLOURS, SIZES, strict=False):
             rows = []
+            asked = not config.only or f"{name}={size}" in config.only
             for seed in range(config.seeds):
                 options = {name: size, other: OTHER}
                 model = config.settings("denoise", config.memory, seed, **options)
+                if not asked and not is_known(model, kept):
+                    continue
                 found = measured(model, config, kept, stop)
                 rows.append(found.row)
                 if seed == 0 and found.profile is not None:
                     draw_profile(axes, found.profile, colour)
             greek = {"rho": "ρ", "nu": "ν"}
-            outcomes = [outcome(row["accuracy"]) for row in rows]
+            outcomes = [outcome(row["accuracy"]) for row in rows] or ["not made"]
             label = f"{greek[name]} = {size} ({', '.join(outcomes)})"
             axes.plot([], [], color=colour, label=label)
             numbers[f"{name}={size}"] = rows
@@ -80,7 +88,8 @@ def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
         _finish(axes)
         axes.legend(fontsize=8)
     panels[0].set_ylabel("‖∇ L‖ at h_t")
-    return Drawn(figure, {"models": numbers, **figure3_verdict(numbers)})
+    verdict = figure3_verdict(numbers) if all(numbers.values()) else {}
+    return Drawn(figure, {"models": numbers, **verdict})
 
 
 def outcome(accuracy: float | None) -> str:

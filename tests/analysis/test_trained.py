@@ -83,6 +83,15 @@ def test_what_was_measured_of_a_model_is_enough(
     assert message.count("\n") == 1 and "remove it" in message
 
 
+def test_figure3_of_some_models(tmp_path: Path) -> None:
+    some = draw("figure3", tmp_path / "runs", tmp_path, "--only", "rho=8")
+    assert [name for name, rows in some["models"].items() if rows] == ["rho=8"]
+    assert "decades" not in some
+    more = draw("figure3", tmp_path / "runs", tmp_path, "--only", "nu=3")
+    assert [name for name, rows in more["models"].items() if rows] == ["rho=8", "nu=3"]
+    assert more["models"]["rho=8"] == some["models"]["rho=8"]
+
+
 def test_memories_and_tradeoff_share_their_runs(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
