@@ -38,6 +38,7 @@ from relagent.memories import AnyState, Memory, RelLSTM, kernels, make_memory
 KAPPA = {"nu": 5, "rho": 5}
 MEMORIES: dict[str, dict[str, Any]] = {
     "lstm": {},
+    "gru": {},
     "orth-rnn": {},
     "rel": KAPPA,
     "mem": {},

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relagent.memories import AnyState, Memory, MemRNN, RelRNN, kernels, make_memory, map_state
 
-KERNELS = ["lstm", "rel", "mem", "rel-rnn", "mem-rnn", "rnn", "orth-rnn", "exp-rnn"]
+KERNELS = ["lstm", "gru", "rel", "mem", "rel-rnn", "mem-rnn", "rnn", "orth-rnn", "exp-rnn"]
 ATTENTIVE = ["rel", "mem", "rel-rnn", "mem-rnn"]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 DTYPES = list(TOLERANCE)

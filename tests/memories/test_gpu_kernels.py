@@ -62,6 +62,7 @@ CASES = [
     Case("mem", {}),
     Case("mem-rnn", {"nonlinearity": "modrelu", "combine": "mean"}),
     Case("lstm", {}),
+    Case("gru", {}),
     Case("rnn", {"nonlinearity": "tanh"}),
     Case("exp-rnn", {"nonlinearity": "modrelu"}),
 ]

@@ -66,6 +66,44 @@ def lstm_backward(
 
 
 @jit
+def gru(gates: Any, s: Any, h: Any) -> None:
+    """Gates before -> after their nonlinearities; writes h. ``s`` is what the gates were made of.
+
+    The third is the candidate, and the fourth, what it reads of s, stays.
+    """
+    wide_vectors()
+    n = h.shape[0]
+    one = gates.dtype.type(1)
+    reset_update, candidate, inner = gates[: 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
+    for j in range(2 * n):
+        reset_update[j] = sigmoid(reset_update[j])
+    r, z = reset_update[:n], reset_update[n:]
+    for j in range(n):
+        candidate[j] = tanh(candidate[j] + r[j] * inner[j])
+    for j in range(n):
+        h[j] = (one - z[j]) * candidate[j] + z[j] * s[j]
+
+
+@jit
+def gru_backward(gates: Any, s: Any, d_h: Any, d_s: Any) -> None:
+    """Gates -> their gradient before the nonlinearities; writes what s has past them to d_s."""
+    wide_vectors()
+    n = d_h.shape[0]
+    one = gates.dtype.type(1)
+    r, z, candidate, inner = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
+    for j in range(n):
+        d_s[j] = d_h[j] * z[j]
+    for j in range(n):
+        c_j, z_j = candidate[j], z[j]
+        candidate[j] = d_h[j] * (one - z_j) * (one - c_j * c_j)
+        z[j] = d_h[j] * (s[j] - c_j) * (z_j * (one - z_j))
+    for j in range(n):
+        r_j, inner_j = r[j], inner[j]
+        inner[j] = candidate[j] * r_j
+        r[j] = candidate[j] * inner_j * (r_j * (one - r_j))
+
+
+@jit
 def rnn(cell: int, z: Any, threshold: Any, h: Any) -> None:
     """Write h = φ(z)."""
     wide_vectors()

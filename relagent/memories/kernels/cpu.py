@@ -1,4 +1,4 @@
-"""Fused LSTM, RNN, RelLSTM, MemLSTM, RelRNN and MemRNN on the CPU: loops compiled by numba.
+"""Fused LSTM, GRU, RNN, RelLSTM, MemLSTM, RelRNN and MemRNN on the CPU: loops compiled by numba.
 
 Importing this module registers the kernels (and loads numba).
 """

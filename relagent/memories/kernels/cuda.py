@@ -1,4 +1,4 @@
-"""Fused LSTM, RNN, RelLSTM, MemLSTM, RelRNN and MemRNN on a GPU: loops written in Triton.
+"""Fused LSTM, GRU, RNN, RelLSTM, MemLSTM, RelRNN and MemRNN on a GPU: loops written in Triton.
 
 Importing this module registers the kernels (and loads Triton); it raises ``ImportError`` where
 Triton cannot work.

@@ -1,8 +1,9 @@
 """What the recurrent kernels are given and what they write, as tuples of arrays.
 
 Arrays are time-major and named as in the definitions; a backend says how wide n has to be. Gates
-have G·n columns (G = 4 for the LSTM: i, f, g, o; 1 for the RNN), and W_a's query stands right of
-them, since both read s_{t-1}.
+have G·n columns (G = 4 for the LSTM: i, f, g, o; 4 for the GRU: r, z, W_n x + b_n, R_n h + d, so
+that two of its blocks of weights are 0; 1 for the RNN), and W_a's query stands right of them, since
+both read s_{t-1}.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Any, NamedTuple
 
 PLAIN, RELEVANCY, FULL = 0, 1, 2
 """What is remembered."""
-LSTM, TANH, RELU, MODRELU = 0, 1, 2, 3
-"""The cell: an LSTM, or an RNN by its nonlinearity."""
+LSTM, TANH, RELU, MODRELU, GRU = 0, 1, 2, 3, 4
+"""The cell: an LSTM, an RNN by its nonlinearity, or a GRU."""
 
 
 class Plan(NamedTuple):
@@ -21,7 +22,7 @@ class Plan(NamedTuple):
     remember: int
     """PLAIN, RELEVANCY or FULL."""
     cell: int
-    """LSTM, TANH, RELU or MODRELU."""
+    """LSTM, TANH, RELU, MODRELU or GRU."""
     halve: bool
     """s = (h + context) / 2 instead of h + context."""
     rho: int
@@ -51,7 +52,8 @@ class Trail(NamedTuple):
     s: Any
     """[T, B, n] the macro-state that each step read: s_{t-1}, or 0 at an episode's start."""
     gates: Any
-    """[T, B, G·n + n] LSTM gates after their nonlinearities (RNN: before), and the query."""
+    """[T, B, G·n + n] LSTM gates after their nonlinearities (RNN: before; GRU: r, z, the candidate
+    and R_n h + d), and the query."""
     cells: Any
     """[T, B, n] LSTM cells, or [T, B, 0]."""
     history: Any

@@ -1,6 +1,6 @@
 """The recurrence over a sequence and its gradient, for all cells and all ways of remembering.
 
-One pair of loops serves LSTM, RNN, RelLSTM, RelRNN, MemLSTM and MemRNN.
+One pair of loops serves LSTM, GRU, RNN, RelLSTM, RelRNN, MemLSTM and MemRNN.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from relagent.memories.kernels.attention import (
     fill,
     raise_to_power,
 )
-from relagent.memories.kernels.cells import lstm, lstm_backward, rnn, rnn_backward
+from relagent.memories.kernels.cells import (
+    gru,
+    gru_backward,
+    lstm,
+    lstm_backward,
+    rnn,
+    rnn_backward,
+)
 from relagent.memories.kernels.native import (
     VERSION,
     borrowed,
@@ -31,6 +38,7 @@ from relagent.memories.kernels.native import (
 from relagent.memories.kernels.product import add_product
 from relagent.memories.kernels.records import (
     FULL,
+    GRU,
     LSTM,
     PLAIN,
     RELEVANCY,
@@ -192,6 +200,8 @@ def forward(
                 if plan.cell == LSTM:
                     previous = before.c[b] if t == 0 else trail.cells[t - 1, b]
                     lstm(gates, starts[t, b], previous, trail.cells[t, b], h)
+                elif plan.cell == GRU:
+                    gru(gates, trail.s[t, b], h)
                 else:
                     rnn(plan.cell, gates[:n], weights.threshold, h)
                 copy(y[t, b], h)
@@ -313,19 +323,21 @@ def backward(
                 add_product(d_h, low * n, n, gradients.keys, at, slots * n, weights.key, high - low)
             for b in range(low, high):
                 gates = trail.gates[t, b]
+                fill(gradients.s[b], 0)
                 if plan.cell == LSTM:
                     previous = before.c[b] if t == 0 else trail.cells[t - 1, b]
                     lstm_backward(
                         gates, starts[t, b], previous, trail.cells[t, b],
                         d_h[b], gradients.c[b], cell,
                     )  # fmt: skip
+                elif plan.cell == GRU:
+                    gru_backward(gates, trail.s[t, b], d_h[b], gradients.s[b])
                 else:
                     rnn_backward(
                         plan.cell, gates[:n], weights.threshold, trail.history[b, newest],
                         d_h[b], gradients.threshold[b],
                     )  # fmt: skip
                 add_scaled(gradients.bias[b], one, gates)
-                fill(gradients.s[b], 0)
             at = (t * B + low) * columns
             add_product(
                 gradients.s, low * n, n, trail.gates, at, columns, weights.recurrent, high - low

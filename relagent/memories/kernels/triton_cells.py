@@ -72,6 +72,44 @@ def lstm_backward(
 
 
 @jit
+def gru(gates: tl.tensor, s: tl.tensor, mine: tl.tensor, column: tl.tensor, N: tl.constexpr) -> Any:
+    """Gates before -> after their nonlinearities; returns h. ``s`` is what they were made of."""
+    r = tl.sigmoid(load(gates, column))
+    z = tl.sigmoid(load(gates + N, column))
+    c = tanh(load(gates + 2 * N, column) + r * load(gates + 3 * N, column))
+    tl.debug_barrier()
+    store(gates, column, r, mine)
+    store(gates + N, column, z, mine)
+    store(gates + 2 * N, column, c, mine)
+    return (1 - z) * c + z * load(s, column)
+
+
+@jit
+def gru_backward(
+    gates: tl.tensor,
+    s: tl.tensor,
+    d_h: tl.tensor,
+    d_s: tl.tensor,
+    mine: tl.tensor,
+    column: tl.tensor,
+    N: tl.constexpr,
+) -> None:
+    """Gates -> their gradient before the nonlinearities; writes what s has past them to d_s."""
+    r = load(gates, column)
+    z = load(gates + N, column)
+    c = load(gates + 2 * N, column)
+    inner = load(gates + 3 * N, column)
+    d_c = d_h * (1 - z) * (1 - c * c)
+    d_z = d_h * (load(s, column) - c) * (z * (1 - z))
+    tl.debug_barrier()
+    store(gates, column, d_c * inner * (r * (1 - r)), mine)
+    store(gates + N, column, d_z, mine)
+    store(gates + 2 * N, column, d_c, mine)
+    store(gates + 3 * N, column, d_c * r, mine)
+    store(d_s, column, d_h * z, mine)
+
+
+@jit
 def rnn(gates: tl.tensor, threshold: tl.tensor, column: tl.tensor, CELL: tl.constexpr) -> Any:
     """Return h = φ(z)."""
     z = load(gates, column)

@@ -27,7 +27,14 @@ from relagent.memories.kernels.triton_attention import (
     weigh,
     weigh_backward,
 )
-from relagent.memories.kernels.triton_cells import lstm, lstm_backward, rnn, rnn_backward
+from relagent.memories.kernels.triton_cells import (
+    gru,
+    gru_backward,
+    lstm,
+    lstm_backward,
+    rnn,
+    rnn_backward,
+)
 from relagent.memories.kernels.triton_parts import add_product, entry, load, store
 from relagent.memories.kernels.triton_screening import screen
 
@@ -35,6 +42,7 @@ PLAIN = tl.constexpr(records.PLAIN)
 RELEVANCY = tl.constexpr(records.RELEVANCY)
 FULL = tl.constexpr(records.FULL)
 LSTM = tl.constexpr(records.LSTM)
+GRU = tl.constexpr(records.GRU)
 
 
 class Given(NamedTuple):
@@ -95,7 +103,7 @@ def forward(
         L: states that came in.
         WIDTH: L for RELEVANCY, L + T for FULL.
         REMEMBER: PLAIN, RELEVANCY or FULL.
-        CELL: LSTM, TANH, RELU or MODRELU.
+        CELL: LSTM, TANH, RELU, MODRELU or GRU.
         HALVE: whether s = (h + context) / 2.
         RHO: ρ.
         KAPPA: κ (RELEVANCY).
@@ -105,7 +113,7 @@ def forward(
         S: slots at a time.
         D: terms of a product at a time; divides n.
     """
-    GATES: tl.constexpr = 4 * N if CELL == LSTM else N
+    GATES: tl.constexpr = N if CELL != LSTM and CELL != GRU else 4 * N
     COLUMNS: tl.constexpr = GATES if REMEMBER == PLAIN else GATES + N
     dtype = y.dtype.element_ty
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -150,6 +158,8 @@ def forward(
             column = begin + tl.arange(0, C)
             if CELL == LSTM:
                 h = lstm(gates, before, trail.cells + at * N, started, mine, column, N)
+            elif CELL == GRU:
+                h = gru(gates, trail.s + at * N, mine, column, N)
             else:
                 h = rnn(gates, weights.threshold, column, CELL)
             store(state, column, h, mine)
@@ -200,7 +210,7 @@ def backward(
     The arguments that :func:`forward` has too are the same; ``scratch`` is a :class:`Scratch`,
     ``d_y`` the gradient of y, and ``gradients`` are written, but for that of the bias.
     """
-    GATES: tl.constexpr = 4 * N if CELL == LSTM else N
+    GATES: tl.constexpr = N if CELL != LSTM and CELL != GRU else 4 * N
     COLUMNS: tl.constexpr = GATES if REMEMBER == PLAIN else GATES + N
     dtype = y.dtype.element_ty
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -269,6 +279,8 @@ def backward(
             if CELL == LSTM:
                 cell = trail.cells + at * N
                 lstm_backward(gates, before, cell, d_h, d_c, started, mine, column, N)
+            elif CELL == GRU:
+                gru_backward(gates, trail.s + at * N, d_h, d_s, mine, column, N)
             else:
                 state = history + newest * N
                 rnn_backward(gates, weights.threshold, state, d_h, d_threshold, mine, column, CELL)
@@ -276,7 +288,8 @@ def backward(
 
         for begin in range(0, N, C):
             column = begin + tl.arange(0, C)
-            product = tl.zeros([ROWS, C], dtype)
+            product = load(d_s, column) if CELL == GRU else tl.zeros([ROWS, C], dtype)
             product = add_product(product, gates, weights.joint, column, COLUMNS, N, D)
+            tl.debug_barrier()
             store(d_s, column, tl.where(started[:, None], 0, product), mine)
         tl.debug_barrier()

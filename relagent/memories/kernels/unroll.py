@@ -16,7 +16,7 @@ from relagent.memories.full import FullMemory, FullState, MemLSTM, MemRNN
 from relagent.memories.kernels import records, register
 from relagent.memories.kernels.records import FULL, PLAIN, RELEVANCY, Carried, Plan
 from relagent.memories.kernels.sequence import Backend, Parameters, run
-from relagent.memories.lstm import LSTM, LSTMState
+from relagent.memories.lstm import GRU, LSTM, GRUState, LSTMState
 from relagent.memories.orthogonal import ExpRNN, OrthRNN
 from relagent.memories.relevancy import RelevancyMemory, RelevancyState, RelLSTM, RelRNN
 from relagent.memories.rnn import RNN, RNNState
@@ -113,6 +113,26 @@ def unroll_lstm(
     return y, LSTMState(y[-1].clone(), c)
 
 
+def unroll_gru(
+    backend: Backend, memory: GRU, x: Tensor, state: GRUState, starts: Tensor
+) -> tuple[Tensor, GRUState]:
+    """:meth:`GRU.unroll`."""
+    W, R = memory.input_weight, memory.recurrent_weight
+    n = memory.hidden_size
+    none = R.new_zeros(0, n)
+    parameters = Parameters(
+        nn.functional.pad(W, (0, 0, 0, n)),
+        torch.cat([R[: 2 * n], torch.zeros_like(R[:n]), R[2 * n :]]),
+        torch.cat([memory.bias, memory.candidate_bias]),
+        *(none, none, none[:, 0], none[:, 0]),
+    )
+    if not _fits(x, state, parameters):
+        return memory.unroll_definition(x, state, starts)
+    before = _carried(state.h, state.h[:, :0])
+    y, *_ = run(backend, Plan(PLAIN, records.GRU, False, 0), x, starts, before, parameters)
+    return y, GRUState(y[-1].clone())
+
+
 def unroll_rnn(
     backend: Backend, memory: RNN, x: Tensor, state: RNNState, starts: Tensor
 ) -> tuple[Tensor, RNNState]:
@@ -160,6 +180,7 @@ def unroll_full(
 
 UNROLLS: dict[type[Memory[Any]], Any] = {
     LSTM: unroll_lstm,
+    GRU: unroll_gru,
     RNN: unroll_rnn,
     OrthRNN: unroll_rnn,
     ExpRNN: unroll_rnn,
