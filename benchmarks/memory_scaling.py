@@ -159,6 +159,8 @@ def plot(points: list[Point], path: Path) -> None:
     ):
         for system in SYSTEMS:
             mine = [point for point in points if point.system == system]
+            if not mine:
+                continue
             axis.loglog(
                 [point.steps for point in mine],
                 [max(getattr(point, field), 1e-3) for point in mine],
@@ -185,22 +187,23 @@ def plot(points: list[Point], path: Path) -> None:
 
 
 def crossing(points: list[Point], field: str) -> float | None:
-    """Return the T from which rel takes less than mem; between two points the lines are straight.
+    """Return the T from which rel takes less than mem at every longer one.
 
-    It is the first T where rel takes less from the start, and ``None`` where it never does.
+    Between two points the lines are straight. It is the first T where rel takes less at all of
+    them, and ``None`` where it does not at the last.
     """
     logs = {
         name: {p.steps: math.log(getattr(p, field)) for p in points if p.system == name}
         for name in ("rel", "mem")
     }
     ahead = [(T, logs["mem"][T] - logs["rel"][T]) for T in logs["rel"] if T in logs["mem"]]
-    if ahead and ahead[0][1] > 0:
-        return float(ahead[0][0])
-    for (low, before), (high, after) in pairwise(ahead):
-        if before <= 0 < after:
+    if not ahead or ahead[-1][1] <= 0:
+        return None
+    for (low, before), (high, after) in reversed(list(pairwise(ahead))):
+        if before <= 0:
             share = before / (before - after)
             return math.exp((1 - share) * math.log(low) + share * math.log(high))
-    return None
+    return float(ahead[0][0])
 
 
 def write_table(points: list[Point], path: Path) -> None:
@@ -228,10 +231,12 @@ def write_table(points: list[Point], path: Path) -> None:
     lines.append("")
     for field, word in (("seconds", "time"), ("megabytes", "memory")):
         at = crossing(points, field)
-        where = "at no measured T" if at is None else f"from T ≈ {at:,.0f} on"
-        if at == min(point.steps for point in points):
-            where = "at every measured T"
-        lines.append(f"rel takes less {word} than mem {where}.")
+        if at is None:
+            lines.append(f"rel does not take less {word} than mem at the longest T.")
+        elif at == min(point.steps for point in points):
+            lines.append(f"rel takes less {word} than mem at every measured T.")
+        else:
+            lines.append(f"rel takes less {word} than mem from T ≈ {at:,.0f} on.")
     made = machine()
     lines += [
         "",
@@ -272,6 +277,7 @@ def main() -> None:
                 continue
             points.append(point)
             print(f"{system:12}{steps:8}{point.seconds:12.4f}{point.megabytes:10.1f}", flush=True)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     with options.output.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Point._fields)
