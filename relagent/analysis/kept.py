@@ -69,20 +69,23 @@ def measured(model: TaskConfig, config: TrainedConfig, folder: Path, stop: Stop)
     if path.exists():
         return _read(path, settings)
     found = _measure(model, config, stop)
-    profile = None if found.profile is None else found.profile._asdict()
     record = {
         "settings": settings,
         "row": found.row,
-        "profile": profile
-        and {
-            name: [float(f"{value:.{DIGITS}g}") for value in values]
-            for name, values in profile.items()
-        },
+        "profile": None if found.profile is None else _plain(found.profile),
         "provenance": provenance(command=["relagent.analysis.figures"]),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(record, allow_nan=False).encode() + b"\n")
     return found
+
+
+def _plain(profile: Profile) -> dict[str, list[float | None]]:
+    """Return a profile as JSON takes it: what is infinite, which no picture shows, is null."""
+    return {
+        name: [float(f"{v:.{DIGITS}g}") if np.isfinite(v) else None for v in values]
+        for name, values in profile._asdict().items()
+    }
 
 
 def is_known(model: TaskConfig, folder: Path) -> bool:
@@ -97,9 +100,12 @@ def _file_of(model: TaskConfig, folder: Path) -> Path:
 def _read(path: Path, wanted: dict[str, Any]) -> Measured:
     try:
         record = json.loads(path.read_bytes())
-        known, row, parts = record["settings"], record["row"], record["profile"]
-        profile = parts and Profile(*(np.array(parts[name], float) for name in Profile._fields))
-        found = Measured({"seed": row["seed"], "accuracy": row["accuracy"], **row}, profile or None)
+        known, row, parts = dict(record["settings"]), dict(record["row"]), record["profile"]
+        if missing := {"seed", "accuracy"} - row.keys():
+            raise ValueError(f"{', '.join(sorted(missing))} is missing")
+        profile = None
+        if parts is not None:
+            profile = Profile(*(np.array(parts[name], float) for name in Profile._fields))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FigureRunError(
             f"{path} is no measurement of a model ({type(error).__name__}: {error}): remove it, "
@@ -111,7 +117,7 @@ def _read(path: Path, wanted: dict[str, Any]) -> Measured:
                 f"{path} was measured with {name} {known.get(name)!r}, now it is {value!r}: ask "
                 "for the same, or choose another --out"
             )
-    return found
+    return Measured(row, profile)
 
 
 def _measure(model: TaskConfig, config: TrainedConfig, stop: Stop) -> Measured:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from relagent.analysis import figures
-from relagent.analysis.findings import Findings, Sight
+from relagent.analysis import figures, kept
+from relagent.analysis.findings import Findings, Profile, Sight
 from relagent.analysis.measures import Paths
 from relagent.analysis.peak import peak_megabytes
 from relagent.analysis.trained import (
@@ -77,10 +77,25 @@ def test_what_was_measured_of_a_model_is_enough(
     assert main_guard(lambda: figures.main([*words, "--learning-rate", "0.5"])) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "choose another --out" in message
-    next((tmp_path / "models").iterdir()).write_text("{}")
+    first = tmp_path / "models" / "denoise-rel-T5-n4-nu15-rho3-s0.json"
+    first.write_text('{"settings": [1], "row": {}, "profile": null}')
     assert main_guard(lambda: figures.main(words)) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "remove it" in message
+
+
+def test_an_infinite_gradient_is_kept_as_nothing_to_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainedConfig(T=5, hidden_size=4)
+    model = config.settings("copy", "lstm", 0)
+    endless = Profile(*np.array([[1.0, np.inf]] * 3))
+    found = kept.Measured({"seed": 0, "accuracy": 0.5}, endless)
+    monkeypatch.setattr(kept, "_measure", lambda *_: found)
+    kept.measured(model, config, tmp_path, lambda: False)
+    again = kept.measured(model, config, tmp_path, lambda: False)
+    assert again.row == found.row and again.profile is not None
+    np.testing.assert_array_equal(again.profile.median, [1.0, np.nan])
 
 
 def test_figure3_of_some_models(tmp_path: Path) -> None:
