@@ -85,7 +85,8 @@ def disable() -> Iterator[None]:
 def constant_weights(known: dict[Any, Any]) -> Iterator[None]:
     """Promise that no weights change while ``known`` is in use: kernels lay them out only once.
 
-    It pays where sequences are short, as in acting. The promise is this thread's alone.
+    Nor may anybody write into a state: of the last one the keys are kept. It pays where sequences
+    are short, as in acting. The promise is this thread's alone.
 
     Args:
         known: empty at first; what was laid out is kept here for the next time.
