@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relagent.memories import AnyState, Memory, MemRNN, RelRNN, kernels, make_memory, map_state
 
-KERNELS = ["lstm", "gru", "rel", "mem", "rel-rnn", "mem-rnn", "rnn", "orth-rnn", "exp-rnn"]
+KERNELS = ["lstm", "gru", "goru", "rel", "mem", "rel-rnn", "mem-rnn", "rnn", "orth-rnn", "exp-rnn"]
 ATTENTIVE = ["rel", "mem", "rel-rnn", "mem-rnn"]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 DTYPES = list(TOLERANCE)
@@ -29,7 +29,7 @@ def memories(draw: st.DrawFn, dtype: torch.dtype, names: list[str] = KERNELS) ->
     if name.endswith("rnn"):
         options["nonlinearity"] = draw(st.sampled_from(["tanh", "relu", "modrelu"]))
     torch.manual_seed(draw(st.integers(0, 1000)))
-    width = draw(st.sampled_from([1, 5, 16, 33, 80]))
+    width = draw(st.sampled_from([2, 16, 64] if name == "goru" else [1, 5, 16, 33, 80]))
     memory = make_memory(name, draw(st.integers(1, 5)), width, **options)
     return shaken(memory).to(dtype)
 

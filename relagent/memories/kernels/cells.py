@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from relagent.memories.kernels.native import jit, wide_vectors
-from relagent.memories.kernels.records import RELU, TANH
+from relagent.memories.kernels.records import GORU, MODRELU, RELU, TANH
 from relagent.memories.kernels.transcendental import sigmoid, tanh
 
 
@@ -66,10 +66,11 @@ def lstm_backward(
 
 
 @jit
-def gru(gates: Any, s: Any, h: Any) -> None:
+def gru(cell: int, gates: Any, threshold: Any, s: Any, h: Any) -> None:
     """Gates before -> after their nonlinearities; writes h. ``s`` is what the gates were made of.
 
-    The third is the candidate, and the fourth, what it reads of s, stays.
+    The third is the candidate, tanh of the GRU and modReLU of the GORU, and the fourth, what it
+    reads of s, stays.
     """
     wide_vectors()
     n = h.shape[0]
@@ -79,14 +80,20 @@ def gru(gates: Any, s: Any, h: Any) -> None:
         reset_update[j] = sigmoid(reset_update[j])
     r, z = reset_update[:n], reset_update[n:]
     for j in range(n):
-        candidate[j] = tanh(candidate[j] + r[j] * inner[j])
+        candidate[j] += r[j] * inner[j]
+    rnn(MODRELU if cell == GORU else TANH, candidate, threshold)
     for j in range(n):
         h[j] = (one - z[j]) * candidate[j] + z[j] * s[j]
 
 
 @jit
-def gru_backward(gates: Any, s: Any, d_h: Any, d_s: Any) -> None:
-    """Gates -> their gradient before the nonlinearities; writes what s has past them to d_s."""
+def gru_backward(
+    cell: int, gates: Any, s: Any, d_h: Any, d_s: Any, d_threshold: Any, scratch: Any
+) -> None:
+    """Gates -> their gradient before the nonlinearities; adds to d_threshold.
+
+    What s has past the gates is written to d_s.
+    """
     wide_vectors()
     n = d_h.shape[0]
     one = gates.dtype.type(1)
@@ -94,9 +101,11 @@ def gru_backward(gates: Any, s: Any, d_h: Any, d_s: Any) -> None:
     for j in range(n):
         d_s[j] = d_h[j] * z[j]
     for j in range(n):
-        c_j, z_j = candidate[j], z[j]
-        candidate[j] = d_h[j] * (one - z_j) * (one - c_j * c_j)
-        z[j] = d_h[j] * (s[j] - c_j) * (z_j * (one - z_j))
+        scratch[j] = d_h[j] * (one - z[j])
+    for j in range(n):
+        z_j = z[j]
+        z[j] = d_h[j] * (s[j] - candidate[j]) * (z_j * (one - z_j))
+    rnn_backward(MODRELU if cell == GORU else TANH, candidate, scratch, d_threshold)
     for j in range(n):
         r_j, inner_j = r[j], inner[j]
         inner[j] = candidate[j] * r_j
@@ -104,39 +113,36 @@ def gru_backward(gates: Any, s: Any, d_h: Any, d_s: Any) -> None:
 
 
 @jit
-def rnn(cell: int, z: Any, threshold: Any, h: Any) -> None:
-    """Write h = φ(z)."""
+def rnn(nonlinearity: int, z: Any, threshold: Any) -> None:
+    """Write φ(z) over z."""
     wide_vectors()
-    n = h.shape[0]
     zero = z.dtype.type(0)
-    if cell == TANH:
-        for j in range(n):
-            h[j] = tanh(z[j])
-    elif cell == RELU:
-        for j in range(n):
-            h[j] = zero if z[j] < zero else z[j]
+    if nonlinearity == TANH:
+        for j in range(z.shape[0]):
+            z[j] = tanh(z[j])
+    elif nonlinearity == RELU:
+        for j in range(z.shape[0]):
+            z[j] = zero if z[j] < zero else z[j]
     else:
-        for j in range(n):
+        for j in range(z.shape[0]):
             size = abs(z[j]) + threshold[j]
             size = zero if size < zero else size
-            h[j] = size if z[j] > zero else (-size if z[j] < zero else zero * z[j])
+            z[j] = size if z[j] > zero else (-size if z[j] < zero else zero * z[j])
 
 
 @jit
-def rnn_backward(cell: int, z: Any, threshold: Any, h: Any, d_h: Any, d_threshold: Any) -> None:
-    """Write z's gradient over z; add to d_threshold."""
+def rnn_backward(nonlinearity: int, z: Any, d: Any, d_threshold: Any) -> None:
+    """Write z's gradient over φ(z), from that of φ(z), ``d``; add to d_threshold."""
     wide_vectors()
-    n = h.shape[0]
     zero, one = z.dtype.type(0), z.dtype.type(1)
-    if cell == TANH:
-        for j in range(n):
-            z[j] = d_h[j] * (one - h[j] * h[j])
-    elif cell == RELU:
-        for j in range(n):
-            z[j] = d_h[j] if z[j] > zero else zero
-    else:
-        for j in range(n):
-            active = abs(z[j]) + threshold[j] > zero and z[j] != zero
-            d_z = d_h[j] if active else zero
+    if nonlinearity == TANH:
+        for j in range(z.shape[0]):
+            z[j] = d[j] * (one - z[j] * z[j])
+    elif nonlinearity == RELU:
+        for j in range(z.shape[0]):
+            z[j] = d[j] if z[j] > zero else zero
+    else:  # modReLU is 0 only where its slope is
+        for j in range(z.shape[0]):
+            d_z = d[j] if z[j] != zero else zero
             d_threshold[j] += d_z if z[j] > zero else -d_z
             z[j] = d_z

@@ -1,4 +1,4 @@
-"""Fused LSTM, GRU, RNN, RelLSTM, MemLSTM, RelRNN and MemRNN on the CPU: loops compiled by numba.
+"""The recurrent memories, fused, on the CPU: loops compiled by numba.
 
 Importing this module registers the kernels (and loads numba).
 """

@@ -1,4 +1,4 @@
-"""Fused LSTM, GRU, RNN, RelLSTM, MemLSTM, RelRNN and MemRNN on a GPU: loops written in Triton.
+"""The recurrent memories, fused, on a GPU: loops written in Triton.
 
 Importing this module registers the kernels (and loads Triton); it raises ``ImportError`` where
 Triton cannot work.
@@ -25,8 +25,11 @@ from torch import Tensor
 from relagent.memories.kernels import triton_recurrent
 from relagent.memories.kernels.records import (
     FULL,
+    MODRELU,
     PLAIN,
     RELEVANCY,
+    RELU,
+    TANH,
     Carried,
     Gradients,
     HandedOn,
@@ -55,6 +58,7 @@ def constants(plan: Plan, n: int, incoming: int) -> dict[str, Any]:
     return {
         "REMEMBER": plan.remember,
         "CELL": plan.cell,
+        "G": 1 if plan.cell in (TANH, RELU, MODRELU) else 4,
         "HALVE": plan.halve,
         "RHO": plan.rho,
         "KAPPA": kappa,

@@ -1,9 +1,9 @@
 """What the recurrent kernels are given and what they write, as tuples of arrays.
 
 Arrays are time-major and named as in the definitions; a backend says how wide n has to be. Gates
-have G·n columns (G = 4 for the LSTM: i, f, g, o; 4 for the GRU: r, z, W_n x + b_n, R_n h + d, so
-that two of its blocks of weights are 0; 1 for the RNN), and W_a's query stands right of them, since
-both read s_{t-1}.
+have G·n columns (G = 4 for the LSTM: i, f, g, o; 4 for GRU and GORU: r, z, what the candidate reads
+of x, what it reads of h, so that two of their blocks of weights are 0; 1 for the RNN), and W_a's
+query stands right of them, since both read s_{t-1}.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 PLAIN, RELEVANCY, FULL = 0, 1, 2
 """What is remembered."""
-LSTM, TANH, RELU, MODRELU, GRU = 0, 1, 2, 3, 4
-"""The cell: an LSTM, an RNN by its nonlinearity, or a GRU."""
+LSTM, TANH, RELU, MODRELU, GRU, GORU = 0, 1, 2, 3, 4, 5
+"""The cell: an LSTM, an RNN by its nonlinearity, a GRU or a GORU."""
 
 
 class Plan(NamedTuple):
@@ -22,7 +22,7 @@ class Plan(NamedTuple):
     remember: int
     """PLAIN, RELEVANCY or FULL."""
     cell: int
-    """LSTM, TANH, RELU, MODRELU or GRU."""
+    """LSTM, TANH, RELU, MODRELU, GRU or GORU."""
     halve: bool
     """s = (h + context) / 2 instead of h + context."""
     rho: int
@@ -52,8 +52,8 @@ class Trail(NamedTuple):
     s: Any
     """[T, B, n] the macro-state that each step read: s_{t-1}, or 0 at an episode's start."""
     gates: Any
-    """[T, B, G·n + n] LSTM gates after their nonlinearities (RNN: before; GRU: r, z, the candidate
-    and R_n h + d), and the query."""
+    """[T, B, G·n + n] gates after their nonlinearities (of GRU and GORU: r, z, the candidate and
+    what it reads of h), and the query."""
     cells: Any
     """[T, B, n] LSTM cells, or [T, B, 0]."""
     history: Any

@@ -1,6 +1,6 @@
 """The recurrence over a sequence and its gradient, for all cells and all ways of remembering.
 
-One pair of loops serves LSTM, GRU, RNN, RelLSTM, RelRNN, MemLSTM and MemRNN.
+One pair of loops serves LSTM, GRU, GORU, RNN, RelLSTM, RelRNN, MemLSTM and MemRNN.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from relagent.memories.kernels.native import (
 from relagent.memories.kernels.product import add_product
 from relagent.memories.kernels.records import (
     FULL,
+    GORU,
     GRU,
     LSTM,
     PLAIN,
@@ -200,10 +201,11 @@ def forward(
                 if plan.cell == LSTM:
                     previous = before.c[b] if t == 0 else trail.cells[t - 1, b]
                     lstm(gates, starts[t, b], previous, trail.cells[t, b], h)
-                elif plan.cell == GRU:
-                    gru(gates, trail.s[t, b], h)
+                elif plan.cell == GRU or plan.cell == GORU:
+                    gru(plan.cell, gates, weights.threshold, trail.s[t, b], h)
                 else:
-                    rnn(plan.cell, gates[:n], weights.threshold, h)
+                    rnn(plan.cell, gates[:n], weights.threshold)
+                    copy(h, gates[:n])
                 copy(y[t, b], h)
                 if plan.remember != PLAIN:
                     fill(trail.keys[b, newest], 0)
@@ -330,13 +332,13 @@ def backward(
                         gates, starts[t, b], previous, trail.cells[t, b],
                         d_h[b], gradients.c[b], cell,
                     )  # fmt: skip
-                elif plan.cell == GRU:
-                    gru_backward(gates, trail.s[t, b], d_h[b], gradients.s[b])
-                else:
-                    rnn_backward(
-                        plan.cell, gates[:n], weights.threshold, trail.history[b, newest],
-                        d_h[b], gradients.threshold[b],
+                elif plan.cell == GRU or plan.cell == GORU:
+                    gru_backward(
+                        plan.cell, gates, trail.s[t, b], d_h[b], gradients.s[b],
+                        gradients.threshold[b], cell,
                     )  # fmt: skip
+                else:
+                    rnn_backward(plan.cell, gates[:n], d_h[b], gradients.threshold[b])
                 add_scaled(gradients.bias[b], one, gates)
             at = (t * B + low) * columns
             add_product(

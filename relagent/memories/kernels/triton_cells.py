@@ -16,6 +16,7 @@ from relagent.memories.kernels.triton_parts import jit, load, store, tanh
 TANH = tl.constexpr(records.TANH)
 RELU = tl.constexpr(records.RELU)
 MODRELU = tl.constexpr(records.MODRELU)
+GORU = tl.constexpr(records.GORU)
 
 
 @jit
@@ -72,11 +73,20 @@ def lstm_backward(
 
 
 @jit
-def gru(gates: tl.tensor, s: tl.tensor, mine: tl.tensor, column: tl.tensor, N: tl.constexpr) -> Any:
+def gru(
+    gates: tl.tensor,
+    threshold: tl.tensor,
+    s: tl.tensor,
+    mine: tl.tensor,
+    column: tl.tensor,
+    CELL: tl.constexpr,
+    N: tl.constexpr,
+) -> Any:
     """Gates before -> after their nonlinearities; returns h. ``s`` is what they were made of."""
     r = tl.sigmoid(load(gates, column))
     z = tl.sigmoid(load(gates + N, column))
-    c = tanh(load(gates + 2 * N, column) + r * load(gates + 3 * N, column))
+    c = load(gates + 2 * N, column) + r * load(gates + 3 * N, column)
+    c = activation(c, threshold, column, MODRELU if CELL == GORU else TANH)
     tl.debug_barrier()
     store(gates, column, r, mine)
     store(gates + N, column, z, mine)
@@ -90,17 +100,23 @@ def gru_backward(
     s: tl.tensor,
     d_h: tl.tensor,
     d_s: tl.tensor,
+    d_threshold: tl.tensor,
     mine: tl.tensor,
     column: tl.tensor,
+    CELL: tl.constexpr,
     N: tl.constexpr,
 ) -> None:
-    """Gates -> their gradient before the nonlinearities; writes what s has past them to d_s."""
+    """Gates -> their gradient before the nonlinearities; adds to d_threshold.
+
+    What s has past the gates is written to d_s.
+    """
     r = load(gates, column)
     z = load(gates + N, column)
     c = load(gates + 2 * N, column)
     inner = load(gates + 3 * N, column)
-    d_c = d_h * (1 - z) * (1 - c * c)
     d_z = d_h * (load(s, column) - c) * (z * (1 - z))
+    d_c = d_h * (1 - z)
+    d_c = activation_backward(c, d_c, d_threshold, mine, column, MODRELU if CELL == GORU else TANH)
     tl.debug_barrier()
     store(gates, column, d_c * inner * (r * (1 - r)), mine)
     store(gates + N, column, d_z, mine)
@@ -110,12 +126,41 @@ def gru_backward(
 
 
 @jit
-def rnn(gates: tl.tensor, threshold: tl.tensor, column: tl.tensor, CELL: tl.constexpr) -> Any:
-    """Return h = φ(z)."""
-    z = load(gates, column)
-    if CELL == TANH:
+def rnn(
+    gates: tl.tensor,
+    threshold: tl.tensor,
+    mine: tl.tensor,
+    column: tl.tensor,
+    CELL: tl.constexpr,
+) -> Any:
+    """Write φ(z) over z, and return it."""
+    h = activation(load(gates, column), threshold, column, CELL)
+    tl.debug_barrier()
+    store(gates, column, h, mine)
+    return h
+
+
+@jit
+def rnn_backward(
+    gates: tl.tensor,
+    d_h: tl.tensor,
+    d_threshold: tl.tensor,
+    mine: tl.tensor,
+    column: tl.tensor,
+    CELL: tl.constexpr,
+) -> None:
+    """Write z's gradient over φ(z); add to d_threshold."""
+    d_z = activation_backward(load(gates, column), d_h, d_threshold, mine, column, CELL)
+    tl.debug_barrier()
+    store(gates, column, d_z, mine)
+
+
+@jit
+def activation(z: tl.tensor, threshold: tl.tensor, column: tl.tensor, KIND: tl.constexpr) -> Any:
+    """Return φ(z)."""
+    if KIND == TANH:
         h = tanh(z)
-    elif CELL == RELU:
+    elif KIND == RELU:
         h = tl.where(z < 0, 0, z)  # not a maximum: what is not a number has to stay
     else:
         size = tl.abs(z) + tl.load(threshold + column)[None, :]
@@ -125,28 +170,22 @@ def rnn(gates: tl.tensor, threshold: tl.tensor, column: tl.tensor, CELL: tl.cons
 
 
 @jit
-def rnn_backward(
-    gates: tl.tensor,
-    threshold: tl.tensor,
-    state: tl.tensor,
+def activation_backward(
+    h: tl.tensor,
     d_h: tl.tensor,
     d_threshold: tl.tensor,
     mine: tl.tensor,
     column: tl.tensor,
-    CELL: tl.constexpr,
-) -> None:
-    """Write z's gradient over z; add to d_threshold."""
-    z = load(gates, column)
-    if CELL == TANH:
-        h = load(state, column)
+    KIND: tl.constexpr,
+) -> Any:
+    """Return z's gradient, from that of h = φ(z); adds to d_threshold."""
+    if KIND == TANH:
         d_z = d_h * (1 - h * h)
-    elif CELL == RELU:
-        d_z = tl.where(z > 0, d_h, 0)
-    else:
-        active = (tl.abs(z) + tl.load(threshold + column)[None, :] > 0) & (z != 0)
-        d_z = tl.where(active, d_h, 0)
-        d_bias = load(d_threshold, column) + tl.where(z > 0, d_z, -d_z)
-    tl.debug_barrier()
-    if CELL == MODRELU:
+    elif KIND == RELU:
+        d_z = tl.where(h > 0, d_h, 0)
+    else:  # modReLU is 0 only where its slope is
+        d_z = tl.where(h != 0, d_h, 0)
+        d_bias = load(d_threshold, column) + tl.where(h > 0, d_z, -d_z)
+        tl.debug_barrier()
         store(d_threshold, column, d_bias, mine)
-    store(gates, column, d_z, mine)
+    return d_z

@@ -42,7 +42,6 @@ PLAIN = tl.constexpr(records.PLAIN)
 RELEVANCY = tl.constexpr(records.RELEVANCY)
 FULL = tl.constexpr(records.FULL)
 LSTM = tl.constexpr(records.LSTM)
-GRU = tl.constexpr(records.GRU)
 
 
 class Given(NamedTuple):
@@ -84,8 +83,8 @@ def forward(
     given: tl.tuple, weights: tl.tuple, scores: tl.tensor, energies: tl.tensor,
     trail: tl.tuple, y: tl.tensor,
     T: tl.tensor, B: tl.tensor, L: tl.tensor, WIDTH: tl.tensor,
-    REMEMBER: tl.constexpr, CELL: tl.constexpr, HALVE: tl.constexpr, RHO: tl.constexpr,
-    KAPPA: tl.constexpr, N: tl.constexpr,
+    REMEMBER: tl.constexpr, CELL: tl.constexpr, G: tl.constexpr, HALVE: tl.constexpr,
+    RHO: tl.constexpr, KAPPA: tl.constexpr, N: tl.constexpr,
     ROWS: tl.constexpr, C: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
 ) -> None:  # fmt: skip
     """ROWS rows of :meth:`Memory.unroll`.
@@ -103,7 +102,8 @@ def forward(
         L: states that came in.
         WIDTH: L for RELEVANCY, L + T for FULL.
         REMEMBER: PLAIN, RELEVANCY or FULL.
-        CELL: LSTM, TANH, RELU, MODRELU or GRU.
+        CELL: LSTM, TANH, RELU, MODRELU, GRU or GORU.
+        G: 1 for an RNN, 4 for the others.
         HALVE: whether s = (h + context) / 2.
         RHO: ρ.
         KAPPA: κ (RELEVANCY).
@@ -113,7 +113,7 @@ def forward(
         S: slots at a time.
         D: terms of a product at a time; divides n.
     """
-    GATES: tl.constexpr = N if CELL != LSTM and CELL != GRU else 4 * N
+    GATES: tl.constexpr = G * N
     COLUMNS: tl.constexpr = GATES if REMEMBER == PLAIN else GATES + N
     dtype = y.dtype.element_ty
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -158,10 +158,10 @@ def forward(
             column = begin + tl.arange(0, C)
             if CELL == LSTM:
                 h = lstm(gates, before, trail.cells + at * N, started, mine, column, N)
-            elif CELL == GRU:
-                h = gru(gates, trail.s + at * N, mine, column, N)
+            elif G == 4:
+                h = gru(gates, weights.threshold, trail.s + at * N, mine, column, CELL, N)
             else:
-                h = rnn(gates, weights.threshold, column, CELL)
+                h = rnn(gates, weights.threshold, mine, column, CELL)
             store(state, column, h, mine)
             if REMEMBER == PLAIN:
                 store(y + at * N, column, h, mine)
@@ -201,8 +201,8 @@ def backward(
     given: tl.tuple, weights: tl.tuple, scratch: tl.tuple, trail: tl.tuple, y: tl.tensor,
     d_y: tl.tensor, gradients: tl.tuple,
     T: tl.tensor, B: tl.tensor, L: tl.tensor, WIDTH: tl.tensor,
-    REMEMBER: tl.constexpr, CELL: tl.constexpr, HALVE: tl.constexpr, RHO: tl.constexpr,
-    KAPPA: tl.constexpr, N: tl.constexpr,
+    REMEMBER: tl.constexpr, CELL: tl.constexpr, G: tl.constexpr, HALVE: tl.constexpr,
+    RHO: tl.constexpr, KAPPA: tl.constexpr, N: tl.constexpr,
     ROWS: tl.constexpr, C: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
 ) -> None:  # fmt: skip
     """The gradient of :func:`forward`; the parameters' are left to products with its results.
@@ -210,7 +210,7 @@ def backward(
     The arguments that :func:`forward` has too are the same; ``scratch`` is a :class:`Scratch`,
     ``d_y`` the gradient of y, and ``gradients`` are written, but for that of the bias.
     """
-    GATES: tl.constexpr = N if CELL != LSTM and CELL != GRU else 4 * N
+    GATES: tl.constexpr = G * N
     COLUMNS: tl.constexpr = GATES if REMEMBER == PLAIN else GATES + N
     dtype = y.dtype.element_ty
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -279,16 +279,18 @@ def backward(
             if CELL == LSTM:
                 cell = trail.cells + at * N
                 lstm_backward(gates, before, cell, d_h, d_c, started, mine, column, N)
-            elif CELL == GRU:
-                gru_backward(gates, trail.s + at * N, d_h, d_s, mine, column, N)
+            elif G == 4:
+                s = trail.s + at * N
+                gru_backward(gates, s, d_h, d_s, d_threshold, mine, column, CELL, N)
             else:
-                state = history + newest * N
-                rnn_backward(gates, weights.threshold, state, d_h, d_threshold, mine, column, CELL)
+                rnn_backward(gates, d_h, d_threshold, mine, column, CELL)
         tl.debug_barrier()
 
         for begin in range(0, N, C):
             column = begin + tl.arange(0, C)
-            product = load(d_s, column) if CELL == GRU else tl.zeros([ROWS, C], dtype)
+            product = tl.zeros([ROWS, C], dtype)
+            if CELL != LSTM and G == 4:
+                product += load(d_s, column)
             product = add_product(product, gates, weights.joint, column, COLUMNS, N, D)
             tl.debug_barrier()
             store(d_s, column, tl.where(started[:, None], 0, product), mine)

@@ -13,6 +13,7 @@ from relagent.memories.attention import AdditiveAttention
 from relagent.memories.base import AnyState, Memory
 from relagent.memories.cells import LSTMCell, ModReLU, RNNCell
 from relagent.memories.full import FullMemory, FullState, MemLSTM, MemRNN
+from relagent.memories.goru import GORU, GORUState
 from relagent.memories.kernels import records, register
 from relagent.memories.kernels.records import FULL, PLAIN, RELEVANCY, Carried, Plan
 from relagent.memories.kernels.sequence import Backend, Parameters, run
@@ -113,24 +114,65 @@ def unroll_lstm(
     return y, LSTMState(y[-1].clone(), c)
 
 
+def _gated(
+    W: Tensor, R: Tensor, bias: Tensor, candidate_bias: Tensor, threshold: Tensor
+) -> Parameters:
+    """Return the parameters of a GRU or GORU: what its candidate reads of h is a gate of its own.
+
+    Args:
+        W: [3 n, F], for r, z and the candidate.
+        R: [3 n, n] alike.
+        bias: [3 n] alike.
+        candidate_bias: [n] of what the candidate reads of h.
+        threshold: [n] of modReLU, or [0].
+    """
+    n = R.shape[1]
+    none = R.new_zeros(0, n)
+    return Parameters(
+        nn.functional.pad(W, (0, 0, 0, n)),
+        torch.cat([R[: 2 * n], torch.zeros_like(R[:n]), R[2 * n :]]),
+        torch.cat([bias, candidate_bias]),
+        *(none, none, none[:, 0], threshold),
+    )
+
+
 def unroll_gru(
     backend: Backend, memory: GRU, x: Tensor, state: GRUState, starts: Tensor
 ) -> tuple[Tensor, GRUState]:
     """:meth:`GRU.unroll`."""
-    W, R = memory.input_weight, memory.recurrent_weight
-    n = memory.hidden_size
-    none = R.new_zeros(0, n)
-    parameters = Parameters(
-        nn.functional.pad(W, (0, 0, 0, n)),
-        torch.cat([R[: 2 * n], torch.zeros_like(R[:n]), R[2 * n :]]),
-        torch.cat([memory.bias, memory.candidate_bias]),
-        *(none, none, none[:, 0], none[:, 0]),
+    parameters = _gated(
+        memory.input_weight,
+        memory.recurrent_weight,
+        memory.bias,
+        memory.candidate_bias,
+        memory.bias.new_zeros(0),
     )
     if not _fits(x, state, parameters):
         return memory.unroll_definition(x, state, starts)
     before = _carried(state.h, state.h[:, :0])
     y, *_ = run(backend, Plan(PLAIN, records.GRU, False, 0), x, starts, before, parameters)
     return y, GRUState(y[-1].clone())
+
+
+def unroll_goru(
+    backend: Backend, memory: GORU, x: Tensor, state: GORUState, starts: Tensor
+) -> tuple[Tensor, GORUState]:
+    """:meth:`GORU.unroll`; its rotation is multiplied out, once a sequence."""
+    if not _untouched(memory.nonlinearity, ModReLU):
+        return memory.unroll_definition(x, state, starts)
+    n = memory.hidden_size
+    parameters = _gated(
+        memory.input_weight,
+        memory.recurrent_matrix(),
+        nn.functional.pad(memory.bias, (0, n)),
+        memory.bias.new_zeros(n),
+        memory.nonlinearity.bias,
+    )
+    if not _fits(x, state, parameters):
+        return memory.unroll_definition(x, state, starts)
+    before = _carried(state.h, state.h[:, :0])
+    y, *_ = run(backend, Plan(PLAIN, records.GORU, False, 0), x, starts, before, parameters)
+    return y, GORUState(y[-1].clone())
 
 
 def unroll_rnn(
@@ -181,6 +223,7 @@ def unroll_full(
 UNROLLS: dict[type[Memory[Any]], Any] = {
     LSTM: unroll_lstm,
     GRU: unroll_gru,
+    GORU: unroll_goru,
     RNN: unroll_rnn,
     OrthRNN: unroll_rnn,
     ExpRNN: unroll_rnn,
