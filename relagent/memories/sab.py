@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from relagent.memories.base import Memory, MemoryOptionError, check_whole
 from relagent.memories.cells import LSTMCell
 
+SMALLEST_SUM = 1e-7
+"""Where the best scores tie so closely, attention fades instead of dividing by 0."""
+
 
 class SABState(NamedTuple):
     """The state of sparse attentive backtracking; the newest state stands at the right end."""
@@ -62,7 +65,8 @@ class SparseAttention(nn.Module):
             threshold = energies.topk(self.k_top + 1, dim=1).values[:, -1:]
             many = occupied.sum(dim=1, keepdim=True) > self.k_top
             above = (energies - threshold.where(many, 0)).relu()
-            weights = torch.where(many, above / above.sum(1, keepdim=True).clamp(min=1e-7), weights)
+            total = above.sum(dim=1, keepdim=True).clamp(min=SMALLEST_SUM)
+            weights = torch.where(many, above / total, weights)
         return (weights.unsqueeze(1) @ states).squeeze(1), weights
 
 

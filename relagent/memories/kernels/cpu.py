@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relagent.memories.kernels import layouts, recurrent
+from relagent.memories.kernels import layouts, recurrent, register
 from relagent.memories.kernels.attention import BLOCK
 from relagent.memories.kernels.native import over_rows
-from relagent.memories.kernels.product import PANEL
+from relagent.memories.kernels.product import PANEL, panels
 from relagent.memories.kernels.records import (
     Carried,
     Gradients,
@@ -23,14 +23,9 @@ from relagent.memories.kernels.records import (
     Trail,
     Weights,
 )
+from relagent.memories.kernels.sab import unroll_sab
 from relagent.memories.kernels.sequence import Parameters, Pass
 from relagent.memories.kernels.unroll import register_all
-
-
-def _panels(matrix: Tensor) -> Tensor:
-    """Lay a matrix out as products with it read it: see :mod:`kernels.product`."""
-    depth, width = matrix.shape
-    return matrix.reshape(depth, width // PANEL, PANEL).transpose(0, 1)
 
 
 def _scratch(y: Any, slots: int) -> Any:
@@ -59,9 +54,9 @@ def _laid_out(parameters: Parameters) -> Weights:
     if known is not None and key in known:
         return cast(Weights, known[key])
     tensors = Weights(
-        input=_panels(parameters.input.t()),
-        recurrent=_panels(torch.cat([parameters.recurrent, parameters.query]).t()),
-        key=_panels(parameters.key.t()),
+        input=panels(parameters.input.t()),
+        recurrent=panels(torch.cat([parameters.recurrent, parameters.query]).t()),
+        key=panels(parameters.key.t()),
         bias=torch.cat([parameters.bias, parameters.bias.new_zeros(len(parameters.query))]),
         energy=parameters.energy,
         threshold=parameters.threshold,
@@ -107,8 +102,8 @@ class _Numba:
         joint = torch.cat([parameters.recurrent, parameters.query])
         weights = Weights(
             input=parameters.input,
-            recurrent=_panels(joint),
-            key=_panels(parameters.key),
+            recurrent=panels(joint),
+            key=panels(parameters.key),
             bias=parameters.bias,
             energy=parameters.energy,
             threshold=parameters.threshold,
@@ -130,3 +125,4 @@ class _Numba:
 
 
 register_all("cpu", _Numba())
+register("relagent.memories.sab.SAB", "cpu", unroll_sab)

@@ -15,6 +15,7 @@ from llvmlite import binding, ir  # type: ignore[import-untyped]  # has no types
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from torch import Tensor
 
 from relagent.memories.kernels.native import jit
 
@@ -25,6 +26,12 @@ VECTORS = 4 if _WIDE else 2
 PANEL = 16
 """Columns of w that stand together, [M / PANEL, K, PANEL]: then a tile reads memory in order, and
 its part of w stays in the first-level cache whatever M is."""
+
+
+def panels(matrix: Tensor) -> Tensor:
+    """Return a matrix [K, M] in panels, [M / PANEL, K, PANEL]; M is a multiple of PANEL."""
+    depth, width = matrix.shape
+    return matrix.reshape(depth, width // PANEL, PANEL).transpose(0, 1)
 
 
 def _tile(rows: int, vectors: int) -> Callable[..., Any]:

@@ -166,11 +166,7 @@ class _Sequence(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         with torch.no_grad():
             gradients = _Sequence.gradients(ctx, d_y, d_cell, d_last)
-        if not torch.is_grad_enabled():
-            return gradients
-        # Without this, a second derivative would leave out what goes through the memory.
-        source = next(tensor for tensor in ctx.saved_tensors if tensor.requires_grad)
-        return _Final.apply(source, *gradients)  # type: ignore[no-any-return,no-untyped-call]  # torch's
+        return once(ctx, gradients)
 
     @staticmethod
     def gradients(
@@ -235,6 +231,17 @@ class _Sequence(torch.autograd.Function):
             gradients.energy.sum(dim=0) if looks else None,
             gradients.threshold.sum(dim=0) if needs["threshold"] else None,
         )
+
+
+def once(ctx: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Return gradients that refuse to be differentiated once more, where somebody might.
+
+    Without this, a second derivative would leave out what goes through the memory.
+    """
+    if not torch.is_grad_enabled():
+        return gradients
+    source = next(tensor for tensor in ctx.saved_tensors if tensor.requires_grad)
+    return _Final.apply(source, *gradients)  # type: ignore[no-any-return,no-untyped-call]  # torch's
 
 
 class _Final(torch.autograd.Function):

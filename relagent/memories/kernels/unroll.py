@@ -29,7 +29,7 @@ _CELLS = {
 }
 
 
-def _untouched(module: nn.Module, kind: type) -> bool:
+def untouched(module: nn.Module, kind: type) -> bool:
     """Whether calling the module computes what its class says, and nothing else happens."""
     hooks = (
         module._forward_hooks
@@ -40,7 +40,7 @@ def _untouched(module: nn.Module, kind: type) -> bool:
     return type(module) is kind and not hooks and "forward" not in vars(module)
 
 
-def _fits(x: Tensor, state: AnyState, parameters: Parameters) -> bool:
+def fits(x: Tensor, state: AnyState, parameters: tuple[Tensor, ...]) -> bool:
     """Whether the kernel computes the definition here; otherwise the definition runs itself."""
     dtype = x.dtype
     return (
@@ -55,15 +55,15 @@ def _fits(x: Tensor, state: AnyState, parameters: Parameters) -> bool:
 def _cell(memory: Any) -> tuple[int, Tensor] | None:
     """Return the cell's number and modReLU's bias, or ``None`` where it is not a known one."""
     cell = memory.cell
-    if _untouched(cell, LSTMCell):
+    if untouched(cell, LSTMCell):
         return records.LSTM, cell.bias.new_zeros(0)
-    return _nonlinearity(cell) if _untouched(cell, RNNCell) else None
+    return _nonlinearity(cell) if untouched(cell, RNNCell) else None
 
 
 def _nonlinearity(cell: Any) -> tuple[int, Tensor] | None:
     """:func:`_cell` of an RNN's."""
     number, kind = _CELLS[cell.nonlinearity_name]
-    if not _untouched(cell.nonlinearity, kind):
+    if not untouched(cell.nonlinearity, kind):
         return None
     return number, cell.nonlinearity.bias if number == records.MODRELU else cell.bias.new_zeros(0)
 
@@ -71,7 +71,7 @@ def _nonlinearity(cell: Any) -> tuple[int, Tensor] | None:
 def _attentive(memory: Any, remember: int) -> tuple[Plan, Parameters] | None:
     """Return the plan and the parameters of a memory with attention, or ``None``."""
     cell = _cell(memory)
-    if cell is None or not _untouched(memory.attention, AdditiveAttention):
+    if cell is None or not untouched(memory.attention, AdditiveAttention):
         return None
     number, threshold = cell
     attention = memory.attention
@@ -107,7 +107,7 @@ def unroll_lstm(
     """:meth:`LSTM.unroll`."""
     cell = memory.cell
     parameters = _plain(cell, cell.recurrent_weight, cell.bias.new_zeros(0))
-    if not (_untouched(cell, LSTMCell) and _fits(x, state, parameters)):
+    if not (untouched(cell, LSTMCell) and fits(x, state, parameters)):
         return memory.unroll_definition(x, state, starts)
     plan = Plan(PLAIN, records.LSTM, False, 0)
     y, c, *_ = run(backend, plan, x, starts, _carried(*state), parameters)
@@ -147,7 +147,7 @@ def unroll_gru(
         memory.candidate_bias,
         memory.bias.new_zeros(0),
     )
-    if not _fits(x, state, parameters):
+    if not fits(x, state, parameters):
         return memory.unroll_definition(x, state, starts)
     before = _carried(state.h, state.h[:, :0])
     y, *_ = run(backend, Plan(PLAIN, records.GRU, False, 0), x, starts, before, parameters)
@@ -158,7 +158,7 @@ def unroll_goru(
     backend: Backend, memory: GORU, x: Tensor, state: GORUState, starts: Tensor
 ) -> tuple[Tensor, GORUState]:
     """:meth:`GORU.unroll`; its rotation is multiplied out, once a sequence."""
-    if not _untouched(memory.nonlinearity, ModReLU):
+    if not untouched(memory.nonlinearity, ModReLU):
         return memory.unroll_definition(x, state, starts)
     n = memory.hidden_size
     parameters = _gated(
@@ -168,7 +168,7 @@ def unroll_goru(
         memory.bias.new_zeros(n),
         memory.nonlinearity.bias,
     )
-    if not _fits(x, state, parameters):
+    if not fits(x, state, parameters):
         return memory.unroll_definition(x, state, starts)
     before = _carried(state.h, state.h[:, :0])
     y, *_ = run(backend, Plan(PLAIN, records.GORU, False, 0), x, starts, before, parameters)
@@ -185,7 +185,7 @@ def unroll_rnn(
         return memory.unroll_definition(x, state, starts)
     number, threshold = known
     parameters = _plain(cell, memory.recurrent_matrix(), threshold)
-    if not _fits(x, state, parameters):
+    if not fits(x, state, parameters):
         return memory.unroll_definition(x, state, starts)
     before = _carried(state.h, state.h[:, :0])
     y, *_ = run(backend, Plan(PLAIN, number, False, 0), x, starts, before, parameters)
@@ -197,7 +197,7 @@ def unroll_relevancy(
 ) -> tuple[Tensor, RelevancyState]:
     """:meth:`RelevancyMemory.unroll`."""
     known = _attentive(memory, RELEVANCY)
-    if known is None or not _fits(x, state, known[1]):
+    if known is None or not fits(x, state, known[1]):
         return memory.unroll_definition(x, state, starts)
     plan, parameters = known
     y, c, states, scores, ages, _ = run(backend, plan, x, starts, Carried(*state), parameters)
@@ -209,7 +209,7 @@ def unroll_full(
 ) -> tuple[Tensor, FullState]:
     """:meth:`FullMemory.unroll`."""
     known = _attentive(memory, FULL)
-    if known is None or not _fits(x, state, known[1]):
+    if known is None or not fits(x, state, known[1]):
         return memory.unroll_definition(x, state, starts)
     plan, parameters = known
     ages = torch.where(state.occupied, 0, -1)
