@@ -39,11 +39,13 @@ KAPPA = {"nu": 5, "rho": 5}
 MEMORIES: dict[str, dict[str, Any]] = {
     "lstm": {},
     "gru": {},
+    "goru": {},
     "orth-rnn": {},
     "rel": KAPPA,
     "mem": {},
     "rel-rnn": KAPPA,
     "mem-rnn": {},
+    "sab": {},
 }
 FEATURES = 64
 PEER = "nn.LSTM"
