@@ -57,11 +57,16 @@ def gradient_figure(findings: Findings, title: str) -> Figure:
 
 def draw_profile(axes: Axes, profile: Profile, colour: str, label: str = "") -> None:
     """Draw a median and the band between the quartiles; what is 0 is left out."""
-    low, median, high = (np.where(part > 0, part, np.nan) for part in profile)
-    age = np.arange(len(median))
-    axes.fill_between(age, low, high, color=colour, alpha=0.2, lw=0)
-    marker = "." if len(age) <= 30 else ""
-    axes.plot(age, median, marker=marker, color=colour, lw=1.4, label=label)
+    low, high = (np.where(part > 0, part, np.nan) for part in (profile.low, profile.high))
+    axes.fill_between(np.arange(len(low)), low, high, color=colour, alpha=0.2, lw=0)
+    draw_curve(axes, profile.median, colour, label)
+
+
+def draw_curve(axes: Axes, values: NDArray[np.float64], colour: str, label: str = "") -> None:
+    """Draw a quantity against the steps before the end; what is 0 is left out."""
+    marker = "." if len(values) <= 30 else ""
+    positive = np.where(values > 0, values, np.nan)
+    axes.plot(np.arange(len(values)), positive, marker=marker, color=colour, lw=1.4, label=label)
 
 
 def depth_figure(findings: Findings, title: str) -> Figure:

@@ -39,11 +39,16 @@ def see(memory: Memory[Any], x: Tensor, loss: Callable[[Tensor], Tensor]) -> Sig
 
 
 class Profile(NamedTuple):
-    """Quartiles over sequences, by the number of steps before the end of a sequence."""
+    """A quantity along sequences, by the number of steps before the end of a sequence."""
 
     low: Array
+    """The lower quartile over sequences."""
     median: Array
     high: Array
+    """The upper quartile."""
+    together: Array
+    """The root mean square over sequences: of norms, that of all of them as one vector, but for
+    their number. Figure 3 of Kerg et al. 2020 shows it so."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Findings:
     attends: bool
 
     def profile(self, of: Callable[[Paths], Tensor]) -> Profile:
-        """Return the quartiles of a quantity [T, B] of :class:`Paths`.
+        """Return what a quantity [T, B] of :class:`Paths` is along the sequences.
 
         Index 0 is the last step; where sequences are shorter, the others decide.
         """
@@ -67,7 +72,9 @@ class Findings:
         table = np.full((len(rows), max(map(len, rows))), np.nan)
         for line, row in zip(table, rows, strict=True):
             line[: len(row)] = row[::-1]
-        return Profile(*np.nanquantile(table, [0.25, 0.5, 0.75], axis=0))
+        together = np.sqrt(np.nanmean(table**2, axis=0))
+        low, median, high = np.nanquantile(table, [0.25, 0.5, 0.75], axis=0)
+        return Profile(low, median, high, together)
 
     def mean(self, of: Callable[[Attention], Tensor]) -> float:
         """Return the mean of a quantity [T, B] of what was looked at, over all steps."""

@@ -139,15 +139,18 @@ def untrained(config: TaskConfig) -> LoadedModel:
 
 
 class Norms(NamedTuple):
-    """What is told of the gradient norms along sequences, of all sequences and steps."""
+    """What is told of the gradient norms along sequences."""
 
-    median: float
-    decades: float
-    """log10 of the 95% quantile over the 5% quantile: how many powers of ten 90% of them span."""
+    level: float
+    """Of all sequences together (a single one's may be 0 where no state was remembered): the
+    median over the steps."""
+    span: float
+    """Of all sequences together: how many powers of ten 90% of the steps span, log10 of the 95%
+    quantile over the 5% quantile."""
     first: float
-    """Median over the first tenth of the steps."""
+    """Of single sequences: the median over the first tenth of their steps."""
     last: float
-    """Median over the last tenth of the steps."""
+    """Of single sequences: the median over the last tenth of their steps."""
 
     def plain(self) -> dict[str, float | None]:
         """Return them as JSON takes them: what is infinite is null."""
@@ -158,7 +161,7 @@ def norms_of(findings: Findings) -> Norms:
     """Summarise ‖∇_{h_t} L‖ of equally long sequences."""
     table = findings.sights[0].paths.total.double().cpu().numpy()
     tenth = max(1, len(table) // 10)
-    low, median, high = np.quantile(table, [0.05, 0.5, 0.95])
-    decades = float(np.log10(high / low)) if low > 0 else float("inf")
+    low, level, high = np.quantile(np.sqrt((table**2).mean(axis=1)), [0.05, 0.5, 0.95])
+    span = float(np.log10(high / low)) if low > 0 else float("inf")
     first, last = float(np.median(table[:tenth])), float(np.median(table[-tenth:]))
-    return Norms(float(median), decades, first, last)
+    return Norms(float(level), span, first, last)

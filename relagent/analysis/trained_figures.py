@@ -16,8 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relagent.analysis.attention_map import attention_matrix, darkest, draw_attention
-from relagent.analysis.draw import draw_profile
-from relagent.analysis.findings import Profile
+from relagent.analysis.draw import draw_curve
 from relagent.analysis.kept import is_known, measured, trained_if_it_can
 from relagent.analysis.measures import attended_age, attention_entropy, look_back
 from relagent.analysis.peak import peak_megabytes
@@ -78,7 +77,7 @@ def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
                 found = measured(model, config, kept, stop)
                 rows.append(found.row)
                 if seed == 0 and found.profile is not None:
-                    draw_profile(axes, found.profile, colour)
+                    draw_curve(axes, found.profile.together, colour)
             greek = {"rho": "ρ", "nu": "ν"}
             outcomes = [outcome(row["accuracy"]) for row in rows] or ["not made"]
             label = f"{greek[name]} = {size} ({', '.join(outcomes)})"
@@ -87,7 +86,7 @@ def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
         axes.set_title(f"{greek[name]} varies, {greek[other]} = {OTHER}")
         _finish(axes)
         axes.legend(fontsize=8)
-    panels[0].set_ylabel("‖∇ L‖ at h_t")
+    panels[0].set_ylabel(f"‖∇ L‖ at h_t, of {config.sequences} sequences together")
     verdict = figure3_verdict(numbers) if all(numbers.values()) else {}
     return Drawn(figure, {"models": numbers, **verdict})
 
@@ -100,18 +99,18 @@ def outcome(accuracy: float | None) -> str:
 def figure3_verdict(models: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Say whether figure 3's statement holds: unstable for ρ = 3, stable for the others, ν minor.
 
-    Stability is measured by :attr:`Norms.decades`, the powers of ten that 90% of the norms span,
-    as the median over seeds; a model that diverged is the least stable of all.
+    Stability is measured by :attr:`Norms.span`, the powers of ten that 90% of the steps span, as
+    the median over seeds; a model that diverged is the least stable of all.
     """
 
     def span(name: str) -> float:
         # A norm of exactly 0 spans infinitely many powers, which JSON writes as null.
-        values = [np.inf if (v := row.get("decades")) is None else v for row in models[name]]
+        values = [np.inf if (v := row.get("span")) is None else v for row in models[name]]
         return float(np.median(values))
 
     rho, nu = ([span(f"{name}={size}") for size in SIZES] for name in ("rho", "nu"))
     return {
-        "decades": {"rho": _finite(rho), "nu": _finite(nu)},
+        "span": {"rho": _finite(rho), "nu": _finite(nu)},
         "rho_3_spans_most": rho[0] > max(rho[1:]),
         "nu_matters_less": max(nu) - min(nu) < max(rho) - min(rho),
     }
@@ -165,7 +164,7 @@ def memories(config: MemoriesConfig, kept: Path, stop: Stop) -> Drawn:
                 profiles = before.profile(lambda paths: paths.total), after.profile
                 for axes, profile in zip(panels, profiles, strict=True):
                     if profile is not None:
-                        _draw_median(axes, profile, colour)
+                        draw_curve(axes, profile.median, colour)
         numbers[memory] = rows
     for axes, title in zip(panels, ("before training", "after training"), strict=True):
         axes.set_title(title)
@@ -173,10 +172,6 @@ def memories(config: MemoriesConfig, kept: Path, stop: Stop) -> Drawn:
     panels[0].set_ylabel("‖∇ L‖ at h_t, median over sequences")
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return Drawn(figure, {"models": numbers})
-
-
-def _draw_median(axes: Axes, profile: Profile, colour: str) -> None:
-    draw_profile(axes, Profile(profile.median, profile.median, profile.median), colour)
 
 
 def _finish(axes: Axes) -> None:

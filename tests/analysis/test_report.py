@@ -123,6 +123,7 @@ def test_profile_counts_from_the_end() -> None:
     profile = findings.profile(lambda paths: paths.total)
     np.testing.assert_allclose(profile.median, [3, 2, 7])
     np.testing.assert_allclose(profile.low, [2.5, 1.5, 7])
+    np.testing.assert_allclose(profile.together, [10**0.5, 5**0.5, 7])
     assert not findings.traced
     # Each sequence has its own first and last tenth, here one step.
     numbers = findings.numbers()

@@ -89,7 +89,7 @@ def test_an_infinite_gradient_is_kept_as_nothing_to_draw(
 ) -> None:
     config = TrainedConfig(T=5, hidden_size=4)
     model = config.settings("copy", "lstm", 0)
-    endless = Profile(*np.array([[1.0, np.inf]] * 3))
+    endless = Profile(*np.array([[1.0, np.inf]] * 4))
     found = kept.Measured({"seed": 0, "accuracy": 0.5}, endless)
     monkeypatch.setattr(kept, "_measure", lambda *_: found)
     kept.measured(model, config, tmp_path, lambda: False)
@@ -101,7 +101,7 @@ def test_an_infinite_gradient_is_kept_as_nothing_to_draw(
 def test_figure3_of_some_models(tmp_path: Path) -> None:
     some = draw("figure3", tmp_path / "runs", tmp_path, "--only", "rho=8")
     assert [name for name, rows in some["models"].items() if rows] == ["rho=8"]
-    assert "decades" not in some
+    assert "span" not in some
     more = draw("figure3", tmp_path / "runs", tmp_path, "--only", "nu=3")
     assert [name for name, rows in more["models"].items() if rows] == ["rho=8", "nu=3"]
     assert more["models"]["rho=8"] == some["models"]["rho=8"]
@@ -171,7 +171,7 @@ def test_a_model_that_diverges_is_told_and_left_out(
     rows = [row for rows in data["models"].values() for row in rows]
     assert [row for row in rows if row["accuracy"] is None] == rows
     assert "training diverged at update 2" in capsys.readouterr().err
-    assert data["decades"]["rho"] == [None] * 4 and not data["rho_3_spans_most"]
+    assert data["span"]["rho"] == [None] * 4 and not data["rho_3_spans_most"]
     heat = draw("heatmaps", tmp_path / "runs", tmp_path, "--tasks", "copy", *words)
     assert heat["models"]["copy rho=0"] == {"accuracy": None}
 
@@ -198,14 +198,18 @@ def test_norms_by_hand() -> None:
     # Of 101 steps the first ten are 1e-10 ... 1e-9.1, the last ten 1e-0.9 ... 1.
     ends = (10**-9.6 + 10**-9.5) / 2, (10**-0.5 + 10**-0.4) / 2
     np.testing.assert_allclose(found, (1e-5, 9.0, *ends), rtol=1e-9)
-    assert norms_of(of(torch.zeros(20, 1))).plain()["decades"] is None
+    # Where one sequence passes nothing on, another one may.
+    alternating = torch.eye(2, dtype=torch.float64).repeat(10, 1)
+    found = norms_of(of(alternating))
+    np.testing.assert_allclose(found[:2], (0.5**0.5, 0.0))
+    assert norms_of(of(torch.zeros(20, 1))).plain()["span"] is None
 
 
 def test_verdict_of_figure3() -> None:
     def models(rho: list[float | None], nu: list[float | None]) -> dict[str, list[dict[str, Any]]]:
         sizes = (3, 8, 18, 25)
-        named = {f"rho={s}": [{"decades": v}] for s, v in zip(sizes, rho, strict=True)}
-        return named | {f"nu={s}": [{"decades": v}] for s, v in zip(sizes, nu, strict=True)}
+        named = {f"rho={s}": [{"span": v}] for s, v in zip(sizes, rho, strict=True)}
+        return named | {f"nu={s}": [{"span": v}] for s, v in zip(sizes, nu, strict=True)}
 
     held = figure3_verdict(models([5, 2, 2, 1], [2, 2, 1, 1]))
     assert held["rho_3_spans_most"] and held["nu_matters_less"]
@@ -213,7 +217,7 @@ def test_verdict_of_figure3() -> None:
     assert not failed["rho_3_spans_most"] and not failed["nu_matters_less"]
     vanished = figure3_verdict(models([None, 2, 2, 1], [2, 2, 1, 1]))
     assert vanished["rho_3_spans_most"]
-    assert vanished["decades"]["rho"][0] is None
+    assert vanished["span"]["rho"][0] is None
 
 
 def test_full_attention_has_the_higher_peak() -> None:
