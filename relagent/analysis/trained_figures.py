@@ -61,13 +61,16 @@ class Figure3Config(TrainedConfig):
 
 
 def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
-    """Denoise: ‖∇_{h_t} L‖ after training for ρ, then ν, in 3, 8, 18, 25 (the other one 15)."""
+    """Denoise: ‖∇_{h_t} L‖ after training for ρ, then ν, in 3, 8, 18, 25 (the other one 15).
+
+    A curve is that of the first seed whose training came to its end.
+    """
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     numbers: dict[str, Any] = {}
     for axes, (name, other) in zip(panels, (("rho", "nu"), ("nu", "rho")), strict=True):
         for colour, size in zip(COLOURS, SIZES, strict=False):
-            rows = []
+            rows, drawn = [], False
             asked = not config.only or f"{name}={size}" in config.only
             for seed in range(config.seeds):
                 options = {name: size, other: OTHER}
@@ -76,8 +79,9 @@ def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
                     continue
                 found = measured(model, config, kept, stop)
                 rows.append(found.row)
-                if seed == 0 and found.profile is not None:
+                if not drawn and found.profile is not None:
                     draw_curve(axes, found.profile.together, colour)
+                    drawn = True
             greek = {"rho": "ρ", "nu": "ν"}
             outcomes = [outcome(row["accuracy"]) for row in rows] or ["not made"]
             label = f"{greek[name]} = {size} ({', '.join(outcomes)})"
