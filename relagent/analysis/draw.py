@@ -64,9 +64,15 @@ def draw_profile(axes: Axes, profile: Profile, colour: str, label: str = "") -> 
 
 def draw_curve(axes: Axes, values: NDArray[np.float64], colour: str, label: str = "") -> None:
     """Draw a quantity against the steps before the end; what is 0 is left out."""
-    marker = "." if len(values) <= 30 else ""
-    positive = np.where(values > 0, values, np.nan)
-    axes.plot(np.arange(len(values)), positive, marker=marker, color=colour, lw=1.4, label=label)
+    steps = len(values)
+    axes.plot(
+        np.arange(steps),
+        np.where(values > 0, values, np.nan),
+        color=colour,
+        marker="." if steps <= 30 else "",
+        lw=1.4 if steps <= 300 else 0.9,
+        label=label,
+    )
 
 
 def depth_figure(findings: Findings, title: str) -> Figure:

@@ -17,6 +17,7 @@ import numpy as np
 from relagent.analysis.findings import Profile
 from relagent.analysis.trained import (
     FigureRunError,
+    Norms,
     Stop,
     TrainedConfig,
     final_accuracy,
@@ -101,7 +102,8 @@ def _read(path: Path, wanted: dict[str, Any]) -> Measured:
     try:
         record = json.loads(path.read_bytes())
         known, row, parts = dict(record["settings"]), dict(record["row"]), record["profile"]
-        if missing := {"seed", "accuracy"} - row.keys():
+        wanted_row = {"seed", "accuracy", *(() if parts is None else Norms._fields)}
+        if missing := wanted_row - row.keys():
             raise ValueError(f"{', '.join(sorted(missing))} is missing")
         profile = None
         if parts is not None:

@@ -16,6 +16,7 @@ from relagent.analysis.findings import Findings, Profile, Sight
 from relagent.analysis.measures import Paths
 from relagent.analysis.peak import peak_megabytes
 from relagent.analysis.trained import (
+    Norms,
     StoppedError,
     TrainedConfig,
     norms_of,
@@ -90,7 +91,8 @@ def test_an_infinite_gradient_is_kept_as_nothing_to_draw(
     config = TrainedConfig(T=5, hidden_size=4)
     model = config.settings("copy", "lstm", 0)
     endless = Profile(*np.array([[1.0, np.inf]] * 4))
-    found = kept.Measured({"seed": 0, "accuracy": 0.5}, endless)
+    norms = dict.fromkeys(Norms._fields, 1.0)
+    found = kept.Measured({"seed": 0, "accuracy": 0.5, **norms}, endless)
     monkeypatch.setattr(kept, "_measure", lambda *_: found)
     kept.measured(model, config, tmp_path, lambda: False)
     again = kept.measured(model, config, tmp_path, lambda: False)
