@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,15 +30,7 @@ from tests.memories.equality import (
     problem,
 )
 
-
-@pytest.fixture(autouse=True)
-def two_threads_for_any_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Rows are shared out, however small the test."""
-    before = torch.get_num_threads()
-    monkeypatch.setattr(native, "_WORTH_A_THREAD", 0)
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads_for_any_work")
 
 
 def kernel_is_used(memory: Memory[Any], x: Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,19 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relagent.memories import kernels, make_memory
-from relagent.memories.kernels import native
 from relagent.memories.kernels.sequence import SecondDerivativeError
 from tests.memories.equality import assert_same, check_reset, everything, problem, shaken
 
-
-@pytest.fixture(autouse=True)
-def two_threads_for_any_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Rows are shared out, however small the test."""
-    before = torch.get_num_threads()
-    monkeypatch.setattr(native, "_WORTH_A_THREAD", 0)
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads_for_any_work")
 
 
 def make(n: int = 16, **options: int) -> Any:
