@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from relagent.memories.kernels import layouts, recurrent, register
 from relagent.memories.kernels.attention import BLOCK
-from relagent.memories.kernels.native import over_rows
+from relagent.memories.kernels.native import as_array, over_rows
 from relagent.memories.kernels.product import PANEL, panels
 from relagent.memories.kernels.records import (
     Carried,
@@ -43,10 +43,6 @@ def _scratch(y: Any, slots: int) -> Any:
     )
 
 
-def _array(tensor: Tensor) -> Any:
-    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
-
-
 def _laid_out(parameters: Parameters) -> Weights:
     """Return the weights as the forward pass reads them."""
     known = layouts() if isinstance(parameters.recurrent, nn.Parameter) else None
@@ -61,7 +57,7 @@ def _laid_out(parameters: Parameters) -> Weights:
         energy=parameters.energy,
         threshold=parameters.threshold,
     )
-    weights = Weights(*(_array(tensor.contiguous()) for tensor in tensors))
+    weights = Weights(*(as_array(tensor.contiguous()) for tensor in tensors))
     if known is not None:
         known[key] = weights
     return weights
@@ -86,11 +82,11 @@ class _Numba:
             work,
             plan,
             _laid_out(parameters),
-            _array(x),
+            as_array(x),
             starts.numpy(),
-            Carried(*map(_array, before)),
-            HandedOn(*map(_array, after)),
-            Trail(*map(_array, trail)),
+            Carried(*map(as_array, before)),
+            HandedOn(*map(as_array, after)),
+            Trail(*map(as_array, trail)),
             y.numpy(),
             keyed,
             _scratch(y.numpy(), trail.history.shape[1]),
@@ -113,13 +109,13 @@ class _Numba:
             B,
             4.0 * T * B * len(joint) * n,
             plan,
-            Weights(*(_array(w.contiguous()) for w in weights)),
+            Weights(*(as_array(w.contiguous()) for w in weights)),
             starts.numpy(),
-            Carried(*map(_array, before)),
-            Trail(*map(_array, trail)),
+            Carried(*map(as_array, before)),
+            Trail(*map(as_array, trail)),
             y.numpy(),
-            _array(d_y),
-            Gradients(*map(_array, gradients)),
+            as_array(d_y),
+            Gradients(*map(as_array, gradients)),
             _scratch(y.numpy(), trail.history.shape[1]),
         )
 

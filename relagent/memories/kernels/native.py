@@ -148,6 +148,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
 
 
+def as_array(tensor: Any) -> Any:
+    """Return a tensor on the CPU as kernels take it; what is written there is written here."""
+    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
+
+
 def over_rows(kernel: Callable[..., None], rows: int, work: float, *arguments: Any) -> None:
     """Run ``kernel(begin, end, *arguments)`` over all rows, on ``torch.get_num_threads()`` threads.
 

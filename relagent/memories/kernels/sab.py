@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -18,9 +17,18 @@ from torch.nn import functional
 from relagent.memories.cells import LSTMCell
 from relagent.memories.kernels.attention import add_scaled, copy, dot, fill
 from relagent.memories.kernels.cells import lstm, lstm_backward
-from relagent.memories.kernels.native import VERSION, borrowed, entry, jit, over_rows, wide_vectors
+from relagent.memories.kernels.native import (
+    VERSION,
+    as_array,
+    borrowed,
+    entry,
+    jit,
+    over_rows,
+    wide_vectors,
+)
 from relagent.memories.kernels.product import PANEL, add_product, panels
 from relagent.memories.kernels.sequence import once
+from relagent.memories.kernels.transcendental import exp
 from relagent.memories.kernels.unroll import fits, untouched
 from relagent.memories.sab import SAB, SMALLEST_SUM, SABState, SparseAttention
 
@@ -83,7 +91,7 @@ def _weigh(rule: Rule, best: Any, energies: Any, alphas: Any) -> Any:
         return total
     for i in range(k_top):
         if best[i] >= 0:
-            alphas[i] = np.exp(energies[best[i]] - energies[best[0]])
+            alphas[i] = exp(energies[best[i]] - energies[best[0]])
             total += alphas[i]
     for i in range(k_top):
         if best[i] >= 0:
@@ -360,7 +368,7 @@ def _over_rows(kernel: Any, B: int, rule: Rule, *arguments: Any) -> None:
     def array(argument: Any) -> Any:
         if isinstance(argument, Trail):
             return Trail(*map(array, argument))
-        return argument.detach().contiguous().numpy()
+        return as_array(argument.contiguous())
 
     recurrent, _, starts = arguments[:3]
     over_rows(kernel, B, float(starts.numel() * recurrent.numel()), rule, *map(array, arguments))

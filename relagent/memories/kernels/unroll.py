@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from relagent.memories.attention import AdditiveAttention
-from relagent.memories.base import AnyState, Memory
+from relagent.memories.base import AnyState, Memory, StateT, make_state
 from relagent.memories.cells import LSTMCell, ModReLU, RNNCell
 from relagent.memories.full import FullMemory, FullState, MemLSTM, MemRNN
 from relagent.memories.goru import GORU, GORUState
@@ -114,6 +114,24 @@ def unroll_lstm(
     return y, LSTMState(y[-1].clone(), c)
 
 
+def _unroll_plain(
+    backend: Backend,
+    cell: int,
+    parameters: Parameters,
+    memory: Memory[StateT],
+    x: Tensor,
+    state: StateT,
+    starts: Tensor,
+) -> tuple[Tensor, StateT]:
+    """Unroll a memory whose state is its output h alone."""
+    if not fits(x, state, parameters):
+        return memory.unroll_definition(x, state, starts)
+    (h,) = state
+    before = _carried(h, h[:, :0])
+    y, *_ = run(backend, Plan(PLAIN, cell, False, 0), x, starts, before, parameters)
+    return y, make_state(state, [y[-1].clone()])
+
+
 def _gated(
     W: Tensor, R: Tensor, bias: Tensor, candidate_bias: Tensor, threshold: Tensor
 ) -> Parameters:
@@ -147,11 +165,7 @@ def unroll_gru(
         memory.candidate_bias,
         memory.bias.new_zeros(0),
     )
-    if not fits(x, state, parameters):
-        return memory.unroll_definition(x, state, starts)
-    before = _carried(state.h, state.h[:, :0])
-    y, *_ = run(backend, Plan(PLAIN, records.GRU, False, 0), x, starts, before, parameters)
-    return y, GRUState(y[-1].clone())
+    return _unroll_plain(backend, records.GRU, parameters, memory, x, state, starts)
 
 
 def unroll_goru(
@@ -168,11 +182,7 @@ def unroll_goru(
         memory.bias.new_zeros(n),
         memory.nonlinearity.bias,
     )
-    if not fits(x, state, parameters):
-        return memory.unroll_definition(x, state, starts)
-    before = _carried(state.h, state.h[:, :0])
-    y, *_ = run(backend, Plan(PLAIN, records.GORU, False, 0), x, starts, before, parameters)
-    return y, GORUState(y[-1].clone())
+    return _unroll_plain(backend, records.GORU, parameters, memory, x, state, starts)
 
 
 def unroll_rnn(
@@ -185,11 +195,7 @@ def unroll_rnn(
         return memory.unroll_definition(x, state, starts)
     number, threshold = known
     parameters = _plain(cell, memory.recurrent_matrix(), threshold)
-    if not fits(x, state, parameters):
-        return memory.unroll_definition(x, state, starts)
-    before = _carried(state.h, state.h[:, :0])
-    y, *_ = run(backend, Plan(PLAIN, number, False, 0), x, starts, before, parameters)
-    return y, RNNState(y[-1].clone())
+    return _unroll_plain(backend, number, parameters, memory, x, state, starts)
 
 
 def unroll_relevancy(
