@@ -138,12 +138,25 @@ def by_definition(call: Call) -> None:
         call()
 
 
+def having_kernels(n: int, device: str) -> dict[str, Memory[Any]]:
+    """Return the memories that there is a kernel for."""
+    memories = {
+        name: make_memory(name, FEATURES, n, **options).to(device)
+        for name, options in MEMORIES.items()
+    }
+    somewhere = torch.zeros(1, device=device)
+    return {
+        name: memory
+        for name, memory in memories.items()
+        if kernels.select(type(memory), somewhere) is not None
+    }
+
+
 def sequence_calls(n: int, steps: int, rows: int, definition: bool, device: str) -> dict[str, Call]:
     """Return forward + backward of every kernel and, if asked, of its definition."""
     x = torch.randn(steps, rows, FEATURES, requires_grad=True, device=device)
     calls: dict[str, Call] = {}
-    for name, options in MEMORIES.items():
-        memory = make_memory(name, FEATURES, n, **options).to(device)
+    for name, memory in having_kernels(n, device).items():
         calls[name] = partial(train, memory, x, memory.initial_state(rows))
         if definition:
             calls[f"{name} (definition)"] = partial(by_definition, calls[name])
@@ -155,8 +168,7 @@ def step_calls(n: int, rows: int, device: str) -> dict[str, Call]:
     x = torch.randn(21, rows, FEATURES, device=device)
     starts = torch.zeros(1, rows, dtype=torch.bool, device=device)
     calls: dict[str, Call] = {}
-    for name, options in MEMORIES.items():
-        memory = make_memory(name, FEATURES, n, **options).to(device)
+    for name, memory in having_kernels(n, device).items():
         with torch.no_grad():
             _, state = memory.unroll(x[1:], memory.initial_state(rows))
         calls[name] = partial(act, memory, x[:1], state, starts)

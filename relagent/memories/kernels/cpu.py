@@ -19,6 +19,7 @@ from relagent.memories.kernels.records import (
     Carried,
     Gradients,
     HandedOn,
+    Plan,
     Scratch,
     Trail,
     Weights,
@@ -68,6 +69,9 @@ class _Numba:
 
     def width(self, n: int) -> int:
         return n + -n % PANEL
+
+    def pays(self, plan: Plan, steps: int, n: int) -> bool:
+        return True
 
     def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
         plan, parameters, starts, before, trail, y, keyed = sequence

@@ -70,6 +70,9 @@ def constants(plan: Plan, n: int, incoming: int) -> dict[str, Any]:
     }
 
 
+WIDEST = 512
+"""Units beyond which the definition's matrix products, each on the whole GPU, are faster."""
+
 OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
 """One stage: nothing is loaded before what stands above it in the program has been done."""
 
@@ -108,6 +111,10 @@ class Triton:
     def width(self, n: int) -> int:
         """See :class:`Backend`: blocks of columns are powers of 2."""
         return max(16, triton.next_power_of_2(n)) if n <= COLUMNS else n + -n % COLUMNS
+
+    def pays(self, plan: Plan, steps: int, n: int) -> bool:
+        """See :class:`Backend`: a single step of a plain memory is few operations anyway."""
+        return n <= WIDEST and (steps > 1 or plan.remember != PLAIN)
 
     def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
         """See :class:`Backend`."""

@@ -70,6 +70,9 @@ class Backend(Protocol):
     def width(self, n: int) -> int:
         """Return the smallest number of units, at least n, that the loops can work with."""
 
+    def pays(self, plan: Plan, steps: int, n: int) -> bool:
+        """Whether the loops are faster than the definition, for n units."""
+
     def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
         """Read x [T, B, F]; write ``after``, y and the trail, which hold nothing yet but keys."""
 

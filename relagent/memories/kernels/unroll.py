@@ -52,6 +52,13 @@ def fits(x: Tensor, state: AnyState, parameters: tuple[Tensor, ...]) -> bool:
     )
 
 
+def _suits(
+    backend: Backend, plan: Plan, x: Tensor, state: AnyState, parameters: Parameters
+) -> bool:
+    """Whether the backend computes the definition here, and faster."""
+    return fits(x, state, parameters) and backend.pays(plan, len(x), state[0].shape[1])
+
+
 def _cell(memory: Any) -> tuple[int, Tensor] | None:
     """Return the cell's number and modReLU's bias, or ``None`` where it is not a known one."""
     cell = memory.cell
@@ -107,9 +114,9 @@ def unroll_lstm(
     """:meth:`LSTM.unroll`."""
     cell = memory.cell
     parameters = _plain(cell, cell.recurrent_weight, cell.bias.new_zeros(0))
-    if not (untouched(cell, LSTMCell) and fits(x, state, parameters)):
-        return memory.unroll_definition(x, state, starts)
     plan = Plan(PLAIN, records.LSTM, False, 0)
+    if not (untouched(cell, LSTMCell) and _suits(backend, plan, x, state, parameters)):
+        return memory.unroll_definition(x, state, starts)
     y, c, *_ = run(backend, plan, x, starts, _carried(*state), parameters)
     return y, LSTMState(y[-1].clone(), c)
 
@@ -124,11 +131,11 @@ def _unroll_plain(
     starts: Tensor,
 ) -> tuple[Tensor, StateT]:
     """Unroll a memory whose state is its output h alone."""
-    if not fits(x, state, parameters):
+    plan = Plan(PLAIN, cell, False, 0)
+    if not _suits(backend, plan, x, state, parameters):
         return memory.unroll_definition(x, state, starts)
     (h,) = state
-    before = _carried(h, h[:, :0])
-    y, *_ = run(backend, Plan(PLAIN, cell, False, 0), x, starts, before, parameters)
+    y, *_ = run(backend, plan, x, starts, _carried(h, h[:, :0]), parameters)
     return y, make_state(state, [y[-1].clone()])
 
 
@@ -203,7 +210,7 @@ def unroll_relevancy(
 ) -> tuple[Tensor, RelevancyState]:
     """:meth:`RelevancyMemory.unroll`."""
     known = _attentive(memory, RELEVANCY)
-    if known is None or not fits(x, state, known[1]):
+    if known is None or not _suits(backend, known[0], x, state, known[1]):
         return memory.unroll_definition(x, state, starts)
     plan, parameters = known
     y, c, states, scores, ages, _ = run(backend, plan, x, starts, Carried(*state), parameters)
@@ -215,7 +222,7 @@ def unroll_full(
 ) -> tuple[Tensor, FullState]:
     """:meth:`FullMemory.unroll`."""
     known = _attentive(memory, FULL)
-    if known is None or not fits(x, state, known[1]):
+    if known is None or not _suits(backend, known[0], x, state, known[1]):
         return memory.unroll_definition(x, state, starts)
     plan, parameters = known
     ages = torch.where(state.occupied, 0, -1)
