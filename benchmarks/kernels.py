@@ -2,6 +2,7 @@
 
     python benchmarks/kernels.py
     python benchmarks/kernels.py --device cuda
+    python benchmarks/kernels.py --device cuda --widths 256 512 1024   # where definitions overtake
 
 Forward + backward over a whole sequence, and one acting step, in float32. All candidates of a table
 take turns within every round, so that whatever else the machine does hits them alike; medians are
@@ -152,6 +153,13 @@ def having_kernels(n: int, device: str) -> dict[str, Memory[Any]]:
     }
 
 
+def use_kernels_at_any_width() -> None:
+    """Have a GPU's kernels run also where the definition is faster."""
+    from relagent.memories.kernels import cuda
+
+    cuda.MOST_WEIGHTS.update(dict.fromkeys(cuda.MOST_WEIGHTS, sys.maxsize))
+
+
 def sequence_calls(n: int, steps: int, rows: int, definition: bool, device: str) -> dict[str, Call]:
     """Return forward + backward of every kernel and, if asked, of its definition."""
     x = torch.randn(steps, rows, FEATURES, requires_grad=True, device=device)
@@ -222,6 +230,9 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--widths", type=int, nargs="+", help="only these, by kernels even where they do not pay"
+    )
     parser.add_argument("--peer", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
@@ -244,15 +255,22 @@ def main() -> None:
         return Peer(n, steps, rows, training, options.threads)
 
     sizes = [(64, 128, 64), (128, 128, 64), (64, 128, 4), (64, 250, 64)]
-    for n, steps, rows in [*sizes, (64, 128, 512)] if gpu else sizes:
+    if gpu:
+        sizes.append((64, 128, 512))
+    if options.widths:
+        sizes = [(n, 128, 64) for n in options.widths]
+        if gpu:
+            use_kernels_at_any_width()
+    for n, steps, rows in sizes:
         # On a CPU the definitions take long; MemLSTM's also much memory.
-        definition = rows <= 64 if gpu else rows == 4
+        definition = bool(options.widths) or (rows <= 64 if gpu else rows == 4)
         calls = sequence_calls(n, steps, rows, definition, device)
         title = f"forward + backward, n = {n}, T = {steps}, B = {rows}, ν = ρ = 5"
         result = medians(peer(n, steps, rows, True), calls, options.rounds, repeats=3)
         show(title, result)
-    title = "one acting step, n = 64, B = 64, ν = ρ = 5"
-    show(title, medians(peer(64, 1, 64, False), step_calls(64, 64, device), 30, 10))
+    if not options.widths:
+        title = "one acting step, n = 64, B = 64, ν = ρ = 5"
+        show(title, medians(peer(64, 1, 64, False), step_calls(64, 64, device), 30, 10))
 
 
 if __name__ == "__main__":

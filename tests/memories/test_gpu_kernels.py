@@ -101,9 +101,8 @@ def compare(
 def test_the_kernels_in_tritons_interpreter() -> None:
     """Triton has to know before it is imported that it interprets: in a process of its own."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(
-        command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
+    env = {**os.environ, "TRITON_INTERPRET": "1", "RELAGENT_KERNELS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed and int(passed[1]) >= len(CASES), done.stdout
@@ -255,6 +254,29 @@ def test_a_kernel_compiles_for_a_gpu(
     assert binary.metadata.shared <= 48 * 1024  # what every GPU gives to a program
     assert binary.asm["ttgir"].count(".barrier") >= 7
     assert "ld.global.nc" not in binary.asm["ptx"]  # through a cache that sees no writes
+
+
+@needs_triton
+@compiled
+@pytest.mark.parametrize(
+    ("remember", "cell", "steps", "widest"),
+    [
+        (records.PLAIN, records.LSTM, 8, 316),
+        (records.PLAIN, records.TANH, 8, 632),
+        (records.PLAIN, records.GORU, 1, 0),
+        (records.FULL, records.LSTM, 1, 341),
+        (records.RELEVANCY, records.LSTM, 1, 465),
+        (records.RELEVANCY, records.TANH, 8, 658),
+    ],
+)
+def test_wide_memories_are_left_to_the_definition(
+    remember: int, cell: int, steps: int, widest: int
+) -> None:
+    from relagent.memories.kernels import cuda
+
+    plan = records.Plan(remember, cell, False, 0)
+    paying = [n for n in range(1, 1025) if cuda.Triton().pays(plan, steps, n)]
+    assert paying == list(range(1, widest + 1))
 
 
 # ---------------------------------------------------------------- on a GPU

@@ -9,8 +9,8 @@ missing, for other numbers, under autocast, and for all other memories. A kernel
 it is first needed, for each width, number of slots and kind of cell, and Triton keeps it on disk.
 
 On any machine the tests hold these kernels against the definition in Triton's interpreter, and
-compile them for GPUs. On a GPU itself they have been neither run nor timed yet; where there is one,
-the tests and ``benchmarks/kernels.py --device cuda`` do both.
+compile them for GPUs; where there is a GPU, they compare them there too. What was measured on one
+is in benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ DEPTH = 32
 """Terms of a matrix product that are in shared memory together, if there are as many."""
 
 
+def _gates(plan: Plan) -> int:
+    """Return how many columns of a product belong to a unit, those of attention left out."""
+    return 1 if plan.cell in (TANH, RELU, MODRELU) else 4
+
+
 def constants(plan: Plan, n: int, incoming: int) -> dict[str, Any]:
     """Return what a kernel is compiled for."""
     kappa = incoming if plan.remember == RELEVANCY else 1
@@ -58,7 +63,7 @@ def constants(plan: Plan, n: int, incoming: int) -> dict[str, Any]:
     return {
         "REMEMBER": plan.remember,
         "CELL": plan.cell,
-        "G": 1 if plan.cell in (TANH, RELU, MODRELU) else 4,
+        "G": _gates(plan),
         "HALVE": plan.halve,
         "RHO": plan.rho,
         "KAPPA": kappa,
@@ -70,8 +75,12 @@ def constants(plan: Plan, n: int, incoming: int) -> dict[str, Any]:
     }
 
 
-WIDEST = 512
-"""Units beyond which the definition's matrix products, each on the whole GPU, are faster."""
+MOST_WEIGHTS = {PLAIN: 400_000, FULL: 700_000, RELEVANCY: 1_300_000}
+"""Weights that a step may read, by what is remembered.
+
+Each program reads all of them in every step, so that its time grows with them. Beyond, the
+definition is faster: each of its operations has the whole GPU, and takes as long for few weights.
+"""
 
 OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
 """One stage: nothing is loaded before what stands above it in the program has been done."""
@@ -114,7 +123,9 @@ class Triton:
 
     def pays(self, plan: Plan, steps: int, n: int) -> bool:
         """See :class:`Backend`: a single step of a plain memory is few operations anyway."""
-        return n <= WIDEST and (steps > 1 or plan.remember != PLAIN)
+        if plan.remember == PLAIN:
+            return steps > 1 and _gates(plan) * n * n <= MOST_WEIGHTS[PLAIN]
+        return (_gates(plan) + 2) * n * n <= MOST_WEIGHTS[plan.remember]
 
     def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
         """See :class:`Backend`."""
