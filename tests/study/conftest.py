@@ -32,7 +32,7 @@ TINY = {
 MakeTask = Callable[..., TransferTask]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def no_kernels() -> Iterator[None]:
     """Here and in all processes started from here: runs this short do not repay compiling."""
     with pytest.MonkeyPatch.context() as patch, kernels.disable():
@@ -40,14 +40,14 @@ def no_kernels() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("protocol") / "tiny.json"
     path.write_text(json.dumps(TINY))
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny(tiny_file: Path) -> Protocol:
     return load_protocol(str(tiny_file))
 
@@ -61,7 +61,7 @@ def make_task(tiny: Protocol, tmp_path: Path) -> MakeTask:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def done(tiny: Protocol, tmp_path_factory: pytest.TempPathFactory) -> TransferTask:
     """A task that ran without any interruption."""
     folder = tmp_path_factory.mktemp("done")
