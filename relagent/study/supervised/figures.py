@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from relagent.study.draw import draw_table, legend, png, tidy
 from relagent.study.supervised.result import SupervisedResult
@@ -47,7 +48,10 @@ def curves_figure(view: View) -> bytes:
             )
             axes.set_xscale("log")
             axes.set_yscale("log")
-        axes.set_xlabel("updates" if view.study in ("copy", "denoise") else "epoch")
+        in_updates = view.study in ("copy", "denoise")
+        axes.set_xlabel("updates" if in_updates else "epoch")
+        if not in_updates:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel(CURVES[view.study])
         tidy(axes)

@@ -211,7 +211,8 @@ def _fit(peaks: Peaks, memory: str) -> str:
 def _about_runs() -> str:
     return """\
 Minutes are those of one process with one thread, evaluations included, on a machine that did other
-things besides. Peak memory is that of the whole process, Python and libraries included."""
+things besides. Peak memory is that of the whole process, Python and libraries included; on a GPU
+that of the tensors there."""
 
 
 def _settings(view: View) -> str:
@@ -226,7 +227,7 @@ def _settings(view: View) -> str:
 ## Settings
 
 {markdown(*settings_table(view))}
-The same for all:
+Whatever the memory:
 
 {markdown(["setting", "value"], common)}"""
 

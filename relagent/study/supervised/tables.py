@@ -59,7 +59,7 @@ def _epoch(run: SupervisedResult, update: float) -> int:
 def run_table(view: View) -> Rows:
     """Every run: what it took."""
     heading = ["task", "memory", "seed", "solved at", "updates", "minutes", "updates/s"]
-    heading += ["peak memory, MB", "parameters"]
+    heading += ["on", "peak memory, MB", "parameters"]
     rows = [
         [
             variant_title(row["task"]),
@@ -69,6 +69,7 @@ def run_table(view: View) -> Rows:
             f"{row['updates']:,}",
             f"{row['seconds'] / 60:.1f}",
             f"{row['updates'] / row['seconds']:.1f}" if row["seconds"] else NOTHING,
+            row["device"],
             f"{row['peak_megabytes']:,.0f}",
             f"{row['parameters']:,}",
         ]
@@ -95,6 +96,7 @@ def number_rows(view: View) -> list[dict[str, Any]]:
             "updates": run.updates,
             "budget": run.config.get("updates", run.config.get("epochs")),
             "seconds": run.seconds,
+            "device": "CPU" if run.peak_memory["of"] == "process" else "GPU",
             "peak_megabytes": round(run.peak_memory["bytes"] / 1e6, 1),
             "parameters": run.parameters,
             **{f"transfer_T{score['T']}": score["accuracy"] for score in run.transfer},

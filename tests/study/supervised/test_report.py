@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder, synthetic("copy", "rel-rnn", T=100, updates=16_900, transfer=transfer))
     write(folder, synthetic("copy", "rel-rnn", 1, T=100, updates=12_000, accuracy=0.46))
     write(folder, synthetic("copy", "lstm", T=500, updates=30_000, accuracy=0.999_99))
-    write(folder, synthetic("copy", "gru", T=7, updates=100))
+    gru = synthetic("copy", "gru", T=7, updates=100)
+    on_a_gpu = {"bytes": 5_000_000, "of": "CUDA tensors"}
+    write(folder, replace(gru, peak_memory=on_a_gpu))
     points = tuple(PeakPoint("mem-rnn", T, T * T / 100, 5.0) for T in (100, 200, 400))
     peak.write(folder / peak.FILE, Peaks(points, 10, 128, {"processor": "A fine one", "cores": 2}))
     write_report(folder)
@@ -58,8 +61,9 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
         "Seeds: 0 / 1.",
         "Table 5 of the appendix of Kerg et al.",
         "| T = 100 | RelRNN | 0 | 99.00% (1,000) | 50.00% (1,000) |",
-        "| T = 100 | RelRNN | 0 | 16,900 | 16,900 | 10.0 | 28.2 | 480 | 1,234 |",
-        "| T = 500 | LSTM | 0 | – | 30,000 | 10.0 | 50.0 | 480 | 1,234 |",
+        "| T = 100 | RelRNN | 0 | 16,900 | 16,900 | 10.0 | 28.2 | CPU | 480 | 1,234 |",
+        "| T = 500 | LSTM | 0 | – | 30,000 | 10.0 | 50.0 | CPU | 480 | 1,234 |",
+        "| T = 7 | GRU | 0 | 100 | 100 | 10.0 | 0.2 | GPU | 5 | 1,234 |",
         "| RelRNN | 128 | adam | 0.0002 | – | tanh | 10 | 10 | sum |",
         "40.0 GB at T = 2,000; 16 GB are passed at T = 1,265.",
         "- T = 2,000: RelRNN, RelLSTM.",
