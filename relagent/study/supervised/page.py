@@ -212,7 +212,7 @@ def _about_runs() -> str:
     return """\
 Minutes are those of one process with one thread, evaluations included, on a machine that did other
 things besides. Peak memory is that of the whole process, Python and libraries included; on a GPU
-that of the tensors there."""
+that of the tensors there. Of a run that was resumed, it is that of its last part."""
 
 
 def _settings(view: View) -> str:

@@ -78,6 +78,14 @@ def run_table(view: View) -> Rows:
     return heading, rows
 
 
+def _device(run: SupervisedResult) -> str:
+    """What computed it: ``CPU``, ``GPU``, or ``GPU, then CPU`` where it was resumed elsewhere."""
+    first = str(run.provenance.get("training", {}).get("device", ""))
+    began = "GPU" if first.startswith("cuda") else "CPU"
+    ended = "CPU" if run.peak_memory["of"] == "process" else "GPU"
+    return ended if began == ended else f"{began}, then {ended}"
+
+
 def number_rows(view: View) -> list[dict[str, Any]]:
     """One row a run, for the CSV file."""
     return [
@@ -96,7 +104,7 @@ def number_rows(view: View) -> list[dict[str, Any]]:
             "updates": run.updates,
             "budget": run.config.get("updates", run.config.get("epochs")),
             "seconds": run.seconds,
-            "device": "CPU" if run.peak_memory["of"] == "process" else "GPU",
+            "device": _device(run),
             "peak_megabytes": round(run.peak_memory["bytes"] / 1e6, 1),
             "parameters": run.parameters,
             **{f"transfer_T{score['T']}": score["accuracy"] for score in run.transfer},

@@ -63,7 +63,7 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
         "| T = 100 | RelRNN | 0 | 99.00% (1,000) | 50.00% (1,000) |",
         "| T = 100 | RelRNN | 0 | 16,900 | 16,900 | 10.0 | 28.2 | CPU | 480 | 1,234 |",
         "| T = 500 | LSTM | 0 | – | 30,000 | 10.0 | 50.0 | CPU | 480 | 1,234 |",
-        "| T = 7 | GRU | 0 | 100 | 100 | 10.0 | 0.2 | GPU | 5 | 1,234 |",
+        "| T = 7 | GRU | 0 | 100 | 100 | 10.0 | 0.2 | CPU, then GPU | 5 | 1,234 |",
         "| RelRNN | 128 | adam | 0.0002 | – | tanh | 10 | 10 | sum |",
         "40.0 GB at T = 2,000; 16 GB are passed at T = 1,265.",
         "- T = 2,000: RelRNN, RelLSTM.",
