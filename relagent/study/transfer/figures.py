@@ -134,7 +134,7 @@ def _with_seeds(view: View, protocol: str, memory: str) -> str:
 
 def aggregate_figure(view: View) -> bytes:
     """Interquartile mean of each memory, with its interval, by protocol and role."""
-    lines = [(p, memory) for p in view.protocols for memory in view.memories(p)]
+    lines = [(p, memory) for p in view.protocols for memory in view.compared(p)[0]]
     figure = Figure(figsize=(9, 1.2 + 0.38 * len(lines)), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, role in zip(panels, ROLES, strict=True):
@@ -152,7 +152,7 @@ def aggregate_figure(view: View) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(lines)), [f"{title(m)} ({p})" for p, m in lines])
+    panels[0].set_yticks(range(len(lines)), [f"{title(m)}, protocol {p}" for p, m in lines])
     panels[0].invert_yaxis()
     return png(figure)
 

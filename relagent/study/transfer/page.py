@@ -160,8 +160,8 @@ def _aggregates(view: View) -> str:
 ## All pairs together
 
 Interquartile mean over runs and pairs: the mean of the middle half of all scores, with a stratified
-bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). Only pairs that all memories of the
-protocol have run count, and of each memory the seeds that ran all of those.
+bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). The pairs are those of the memory that
+has run most; beside it are those that have run all of these, with the seeds that ran them all.
 
 {markdown(heading, rows)}
 ![Interquartile means](aggregate.png)

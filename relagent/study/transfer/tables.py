@@ -73,11 +73,11 @@ def ladder_rows(view: View, protocol: str) -> tuple[list[str], list[list[str]]]:
 
 
 def iqm_rows(view: View) -> tuple[list[str], list[list[str]]]:
-    """Interquartile mean by protocol and memory, over the pairs that all its memories have."""
+    """Interquartile mean by protocol and memory, over the pairs that are compared."""
     heading = ["protocol", "memory", "pairs", "seeds", "training worlds", "larger worlds"]
     rows = []
     for protocol in view.protocols:
-        pairs = len(view.common_pairs(protocol, view.memories(protocol)))
+        pairs = len(view.compared(protocol)[1])
         found = {role: view.iqm(protocol, role) for role in ROLES}
         for memory in view.memories(protocol):
             if all(memory in found[role] for role in ROLES):

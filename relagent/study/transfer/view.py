@@ -125,10 +125,20 @@ class View:
             if all(self.runs(protocol, pair.name, memory) for memory in memories)
         )
 
-    def matrices(self, protocol: str, role: Role) -> dict[str, Array]:
-        """The score matrices of all memories over the pairs that all of them have run."""
+    def compared(self, protocol: str) -> tuple[tuple[str, ...], tuple[Pair, ...]]:
+        """The memories that are compared over all pairs together, and those pairs.
+
+        The pairs are those of the memory that has run most; a memory that lacks some of them is
+        left out, so that a few runs of one do not narrow the comparison of the others.
+        """
         memories = self.memories(protocol)
-        pairs = self.common_pairs(protocol, memories)
+        have = {memory: self.common_pairs(protocol, (memory,)) for memory in memories}
+        pairs = max(have.values(), key=len)
+        return tuple(m for m in memories if all(pair in have[m] for pair in pairs)), pairs
+
+    def matrices(self, protocol: str, role: Role) -> dict[str, Array]:
+        """The score matrices of the memories that :meth:`compared` names, over its pairs."""
+        memories, pairs = self.compared(protocol)
         found = {memory: self.scores(protocol, memory, role, pairs) for memory in memories}
         return {memory: table for memory, table in found.items() if table is not None}
 
