@@ -75,11 +75,12 @@ def constants(plan: Plan, n: int, incoming: int) -> dict[str, Any]:
     }
 
 
-MOST_WEIGHTS = {PLAIN: 400_000, FULL: 700_000, RELEVANCY: 1_300_000}
+MOST_WEIGHTS = {PLAIN: 400_000, RELEVANCY: 1_300_000}
 """Weights that a step may read, by what is remembered.
 
 Each program reads all of them in every step, so that its time grows with them. Beyond, the
 definition is faster: each of its operations has the whole GPU, and takes as long for few weights.
+(FULL has no limit: the definition needs memory in proportion to T².)
 """
 
 OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
@@ -123,9 +124,11 @@ class Triton:
 
     def pays(self, plan: Plan, steps: int, n: int) -> bool:
         """See :class:`Backend`: a single step of a plain memory is few operations anyway."""
+        if plan.remember == FULL:
+            return True
         if plan.remember == PLAIN:
             return steps > 1 and _gates(plan) * n * n <= MOST_WEIGHTS[PLAIN]
-        return (_gates(plan) + 2) * n * n <= MOST_WEIGHTS[plan.remember]
+        return (_gates(plan) + 2) * n * n <= MOST_WEIGHTS[RELEVANCY]
 
     def forward(self, sequence: Pass, x: Tensor, after: HandedOn) -> None:
         """See :class:`Backend`."""
