@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relagent.memories import Memory, kernels, make_memory, map_state
-from relagent.memories.kernels import native
+from relagent.memories.kernels import native, unroll
 from relagent.memories.kernels.sequence import SecondDerivativeError
 from tests.memories.equality import (
     ATTENTIVE,
@@ -372,3 +372,20 @@ def test_kernels_stay_off_until_the_last_has_switched_them_on_again() -> None:
     assert not kernels.enabled()
     second.__exit__(None, None, None)
     assert kernels.enabled()
+
+
+@pytest.mark.parametrize("name", ["goru", "exp-rnn"])
+def test_what_a_kernel_would_need_is_not_made_where_it_does_not_pay(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory: Any = make_memory(name, 3, 16)
+    backend: Any = SimpleNamespace(pays=lambda plan, steps, n: False)
+    made = []
+    product = memory.recurrent_matrix
+    monkeypatch.setattr(memory, "recurrent_matrix", lambda: made.append(1) or product())
+    x, state, starts = problem(memory, steps=2, rows=3, before=0, chance=0.2)
+    expected, _ = memory.unroll_definition(x, state, starts)
+    by_definition = len(made)
+    y, _ = unroll.UNROLLS[type(memory)](backend, memory, x, state, starts)
+    assert torch.equal(y, expected)
+    assert len(made) == 2 * by_definition

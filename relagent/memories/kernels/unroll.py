@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -52,11 +53,9 @@ def fits(x: Tensor, state: AnyState, parameters: tuple[Tensor, ...]) -> bool:
     )
 
 
-def _suits(
-    backend: Backend, plan: Plan, x: Tensor, state: AnyState, parameters: Parameters
-) -> bool:
-    """Whether the backend computes the definition here, and faster."""
-    return fits(x, state, parameters) and backend.pays(plan, len(x), state[0].shape[1])
+def _pays(backend: Backend, plan: Plan, x: Tensor, state: AnyState) -> bool:
+    """Whether the backend is faster than the definition here."""
+    return backend.pays(plan, len(x), state[0].shape[1])
 
 
 def _cell(memory: Any) -> tuple[int, Tensor] | None:
@@ -115,7 +114,8 @@ def unroll_lstm(
     cell = memory.cell
     parameters = _plain(cell, cell.recurrent_weight, cell.bias.new_zeros(0))
     plan = Plan(PLAIN, records.LSTM, False, 0)
-    if not (untouched(cell, LSTMCell) and _suits(backend, plan, x, state, parameters)):
+    known = untouched(cell, LSTMCell) and fits(x, state, parameters)
+    if not (known and _pays(backend, plan, x, state)):
         return memory.unroll_definition(x, state, starts)
     y, c, *_ = run(backend, plan, x, starts, _carried(*state), parameters)
     return y, LSTMState(y[-1].clone(), c)
@@ -124,15 +124,18 @@ def unroll_lstm(
 def _unroll_plain(
     backend: Backend,
     cell: int,
-    parameters: Parameters,
+    lay_out: Callable[[], Parameters],
     memory: Memory[StateT],
     x: Tensor,
     state: StateT,
     starts: Tensor,
 ) -> tuple[Tensor, StateT]:
-    """Unroll a memory whose state is its output h alone."""
+    """Unroll a memory whose state is its output h alone.
+
+    Its parameters are laid out only where the kernel pays: that takes time of its own.
+    """
     plan = Plan(PLAIN, cell, False, 0)
-    if not _suits(backend, plan, x, state, parameters):
+    if not (_pays(backend, plan, x, state) and fits(x, state, parameters := lay_out())):
         return memory.unroll_definition(x, state, starts)
     (h,) = state
     y, *_ = run(backend, plan, x, starts, _carried(h, h[:, :0]), parameters)
@@ -165,14 +168,17 @@ def unroll_gru(
     backend: Backend, memory: GRU, x: Tensor, state: GRUState, starts: Tensor
 ) -> tuple[Tensor, GRUState]:
     """:meth:`GRU.unroll`."""
-    parameters = _gated(
-        memory.input_weight,
-        memory.recurrent_weight,
-        memory.bias,
-        memory.candidate_bias,
-        memory.bias.new_zeros(0),
-    )
-    return _unroll_plain(backend, records.GRU, parameters, memory, x, state, starts)
+
+    def lay_out() -> Parameters:
+        return _gated(
+            memory.input_weight,
+            memory.recurrent_weight,
+            memory.bias,
+            memory.candidate_bias,
+            memory.bias.new_zeros(0),
+        )
+
+    return _unroll_plain(backend, records.GRU, lay_out, memory, x, state, starts)
 
 
 def unroll_goru(
@@ -181,15 +187,18 @@ def unroll_goru(
     """:meth:`GORU.unroll`; its rotation is multiplied out, once a sequence."""
     if not untouched(memory.nonlinearity, ModReLU):
         return memory.unroll_definition(x, state, starts)
-    n = memory.hidden_size
-    parameters = _gated(
-        memory.input_weight,
-        memory.recurrent_matrix(),
-        nn.functional.pad(memory.bias, (0, n)),
-        memory.bias.new_zeros(n),
-        memory.nonlinearity.bias,
-    )
-    return _unroll_plain(backend, records.GORU, parameters, memory, x, state, starts)
+
+    def lay_out() -> Parameters:
+        n = memory.hidden_size
+        return _gated(
+            memory.input_weight,
+            memory.recurrent_matrix(),
+            nn.functional.pad(memory.bias, (0, n)),
+            memory.bias.new_zeros(n),
+            memory.nonlinearity.bias,
+        )
+
+    return _unroll_plain(backend, records.GORU, lay_out, memory, x, state, starts)
 
 
 def unroll_rnn(
@@ -201,8 +210,11 @@ def unroll_rnn(
     if known is None:
         return memory.unroll_definition(x, state, starts)
     number, threshold = known
-    parameters = _plain(cell, memory.recurrent_matrix(), threshold)
-    return _unroll_plain(backend, number, parameters, memory, x, state, starts)
+
+    def lay_out() -> Parameters:
+        return _plain(cell, memory.recurrent_matrix(), threshold)
+
+    return _unroll_plain(backend, number, lay_out, memory, x, state, starts)
 
 
 def unroll_relevancy(
@@ -210,7 +222,7 @@ def unroll_relevancy(
 ) -> tuple[Tensor, RelevancyState]:
     """:meth:`RelevancyMemory.unroll`."""
     known = _attentive(memory, RELEVANCY)
-    if known is None or not _suits(backend, known[0], x, state, known[1]):
+    if known is None or not (fits(x, state, known[1]) and _pays(backend, known[0], x, state)):
         return memory.unroll_definition(x, state, starts)
     plan, parameters = known
     y, c, states, scores, ages, _ = run(backend, plan, x, starts, Carried(*state), parameters)
@@ -222,7 +234,7 @@ def unroll_full(
 ) -> tuple[Tensor, FullState]:
     """:meth:`FullMemory.unroll`."""
     known = _attentive(memory, FULL)
-    if known is None or not _suits(backend, known[0], x, state, known[1]):
+    if known is None or not (fits(x, state, known[1]) and _pays(backend, known[0], x, state)):
         return memory.unroll_definition(x, state, starts)
     plan, parameters = known
     ages = torch.where(state.occupied, 0, -1)

@@ -77,13 +77,13 @@ def iqm_rows(view: View) -> tuple[list[str], list[list[str]]]:
     heading = ["protocol", "memory", "pairs", "seeds", "training worlds", "larger worlds"]
     rows = []
     for protocol in view.protocols:
-        pairs = len(view.compared(protocol)[1])
+        memories, pairs = view.compared(protocol)
         found = {role: view.iqm(protocol, role) for role in ROLES}
-        for memory in view.memories(protocol):
+        for memory in memories:
             if all(memory in found[role] for role in ROLES):
                 seeds = found["train"][memory][1]
                 texts = [estimate(found[role][memory][0], seeds > 1) for role in ROLES]
-                rows.append([protocol, title(memory), str(pairs), str(seeds), *texts])
+                rows.append([protocol, title(memory), str(len(pairs)), str(seeds), *texts])
     return heading, rows
 
 
