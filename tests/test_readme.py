@@ -43,6 +43,10 @@ def test_the_flags_of_the_commands_exist(script: str) -> None:
 
 
 def test_the_files_that_it_names_exist() -> None:
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(), flags=re.MULTILINE)
+            assert anchor in [heading.lower().replace(" ", "-") for heading in headings], link
     assert (ROOT / ".ci" / "run").exists()

@@ -16,6 +16,7 @@ from relagent.study.transfer.tables import (
     iqm_rows,
     ladder_rows,
     table_rows,
+    untold_rows,
 )
 from relagent.study.transfer.task import TransferTask
 from relagent.study.transfer.view import View, title
@@ -50,8 +51,15 @@ Beside those faults, these things differ from the paper in both protocols:
   in its authors' code.
 
 *ours* also shows the agent its direction, its previous action and, where it varies, the mission's
-text, and has other settings of PPO (above). GoToObject, GoToDoor and Fetch name their goal only in
-the mission, so that no agent of the *paper* protocol can know it.
+text, and has other settings of PPO (above).
+"""
+
+UNTOLD = """\
+GoToObject, GoToDoor and Fetch draw their goal at random and name it in the mission alone, which no
+agent of this protocol is shown, nor, as far as is known, any of the paper's. Who has to guess
+solves at most this share of the episodes, by the rules of the worlds; the reward is lower, by the
+steps that it takes. In GoToObject nothing need be guessed where one cell is next to both objects:
+in gym-minigrid, which was the paper's, diagonal neighbours counted too, in minigrid they do not.
 """
 
 
@@ -124,6 +132,7 @@ def _protocol(view: View, name: str) -> str:
         "Mean over seeds; the band reaches from the lowest to the highest seed.",
         f"![Transfer over all sizes](transfer-{name}.png)",
         "Mean over seeds and its interval; small dots are seeds, stars the paper's numbers.",
+        _untold(view, name, runs),
         "### Probability that RelLSTM scores higher" if len(heading) > 1 else "",
         "Of a run of RelLSTM against a run of the other memory (Agarwal et al. 2021); 0.50 is no "
         "difference." if len(heading) > 1 else "",
@@ -136,6 +145,14 @@ def _protocol(view: View, name: str) -> str:
         differing,
     ]  # fmt: skip
     return "\n\n".join(part.strip() for part in parts if part)
+
+
+def _untold(view: View, name: str, runs: list[RunResult]) -> str:
+    told = any("mission" in (run.config.get("parts") or ["mission"]) for run in runs)
+    heading, rows = untold_rows(view, name)
+    if told or not rows:
+        return ""
+    return f"### What can be solved without the mission\n\n{UNTOLD}\n{markdown(heading, rows)}"
 
 
 def _settings(runs: list[RunResult]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from relagent.envs import Pair
 from relagent.rl.report import short_name
 from relagent.study.transfer.aggregate import Estimate
+from relagent.study.transfer.untold import solved_untold
 from relagent.study.transfer.view import ROLES, Cell, View, paper_numbers, title, world_of
 from relagent.study.words import NOTHING
 
@@ -69,6 +70,21 @@ def ladder_rows(view: View, protocol: str) -> tuple[list[str], list[list[str]]]:
                     cell = view.cell(protocol, pair, memory, world, actions)
                     row.append(NOTHING if cell is None else f"{cell.mean.value:.3f}")
             rows.append(row)
+    return heading, rows
+
+
+def untold_rows(view: View, protocol: str) -> tuple[list[str], list[list[str]]]:
+    """What can be solved without the mission, beside the paper's numbers; only where it matters."""
+    heading = ["world", "minigrid", "gym-minigrid", "Mem, paper", "Rel, paper"]
+    rows = []
+    for pair in view.pairs(protocol):
+        for role in ROLES:
+            world = world_of(pair, role)
+            bounds = solved_untold(world), solved_untold(world, diagonal=True)
+            if None not in bounds:
+                numbers = (*bounds, *paper_numbers(pair, world).values())
+                row = [f"{number:.2f}" for number in numbers]
+                rows.append([short_name(world), *row])
     return heading, rows
 
 

@@ -11,6 +11,7 @@ import pytest
 from relagent.envs import Pair
 from relagent.runs.config import to_json
 from relagent.study.report import ReportError, write_report
+from relagent.study.transfer.page import page
 from relagent.study.transfer.protocol import load_protocol
 from relagent.study.transfer.results import RunResult, WorldResult, read_results
 from relagent.study.transfer.tables import estimate, table_rows
@@ -171,7 +172,7 @@ def test_the_csv_holds_the_numbers(folder: Path) -> None:
 
 
 def test_the_page_says_how_it_was_made(folder: Path) -> None:
-    page = (folder / "README.md").read_text()
+    text = (folder / "README.md").read_text()
     for part in (
         "Runs so far: 11",
         "4 episodes",
@@ -184,9 +185,20 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
         "5,000,000",
         "| ours | RelLSTM | 5,000 |",
     ):
-        assert part in page, part
-    for image in re.findall(r"!\[.*\]\((.*)\)", page):
+        assert part in text, part
+    for image in re.findall(r"!\[.*\]\((.*)\)", text):
         assert (folder / image).read_bytes().startswith(b"\x89PNG")
+
+
+def test_agents_that_are_not_told_their_goal_are_held_against_guessing(
+    folder: Path, tmp_path: Path
+) -> None:
+    heading = "What can be solved without the mission"
+    assert heading not in (folder / "README.md").read_text()  # ours is told, DoorKey has one goal
+    write(tmp_path, "paper", "gotodoor", "rel", 0, (0.24, 0.23))
+    page_of_paper = page(View(read_results(tmp_path)))
+    assert heading in page_of_paper
+    assert "| GoToDoor-8x8 | 0.25 | 0.25 | 0.11 | 0.15 |" in page_of_paper
 
 
 def test_the_same_results_give_the_same_files(folder: Path) -> None:
