@@ -24,7 +24,9 @@ from relagent.analysis.sequences import take_sequences
 from relagent.memories import MEMORIES
 from relagent.runs.cli import main_guard
 from relagent.tasks.base import cross_entropy
+from relagent.tasks.defaults import default_config
 from relagent.tasks.run import load_model
+from relagent.tasks.train import train
 
 ATTENTIVE = {"mem", "rel", "mem-rnn", "rel-rnn"}
 
@@ -71,6 +73,27 @@ def test_any_task_run_has_a_page(
     # Nothing but the loss's own ten steps reaches a memory that remembers nothing.
     assert found["steps_without_gradient"] == (pytest.approx(16 / 26) if memory == "none" else 0)
     assert check_files(run / "analysis", page) == expected
+
+
+def test_copy_by_a_relevant_set_says_which_symbols_states_it_lives_on(
+    task_run: Callable[[str], Path], tmp_path: Path
+) -> None:
+    heading = "## What the symbols' states are good for"
+    main([str(task_run("rel")), "--sequences", "3", "--out", str(tmp_path / "short")])
+    assert heading not in read(tmp_path / "short")[0]  # of 6 steps: the buffer still holds some
+    config = default_config(
+        "copy", "rel-rnn", T=6, hidden_size=8, nu=2, rho=3, updates=1, evaluation_batches=1,
+        batch_size=2,
+    )  # fmt: skip
+    train(config, tmp_path / "run")
+    main([str(tmp_path / "run"), "--sequences", "3"])
+    page, data = read(tmp_path / "run" / "analysis")
+    found = data["findings"]["symbols"]
+    assert heading in page
+    assert np.mean(found["recalled"]) == pytest.approx(data["findings"]["accuracy"])
+    lines = re.findall(r"^\| \d+ \|.*$", page, flags=re.MULTILINE)
+    assert len(lines) == 10
+    assert lines[9].startswith(f"| 10 | {100 * found['recalled'][9]:.1f}% |")
 
 
 @pytest.mark.parametrize("memory", ["rel", "lstm"])
