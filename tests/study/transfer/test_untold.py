@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +17,14 @@ EPISODES = 1500
 TOLERANCE = 0.05  # four standard errors
 
 
+def resets(world: str, count: int = EPISODES) -> Iterator[Any]:
+    """The world after each of so many resets."""
+    env = gym.make(world)
+    for seed in range(count):
+        env.reset(seed=seed)
+        yield env.unwrapped
+
+
 def objects(world: Any) -> list[tuple[tuple[int, int], tuple[str, str]]]:
     """Where each object lies, and of which kind it is."""
     places = [(x, y) for x in range(world.width) for y in range(world.height)]
@@ -25,11 +34,8 @@ def objects(world: Any) -> list[tuple[tuple[int, int], tuple[str, str]]]:
 
 @pytest.mark.parametrize("world", ["MiniGrid-Fetch-5x5-N2-v0", "MiniGrid-Fetch-8x8-N3-v0"])
 def test_the_most_frequent_kind_is_the_target_as_often_as_computed(world: str) -> None:
-    env = gym.make(world)
     hits = 0
-    for seed in range(EPISODES):
-        env.reset(seed=seed)
-        inner: Any = env.unwrapped
+    for inner in resets(world):
         guess = Counter(kind for _, kind in objects(inner)).most_common(1)[0][0]
         hits += guess == (inner.targetType, inner.targetColor)
     assert hits / EPISODES == pytest.approx(solved_untold(world), abs=TOLERANCE)
@@ -39,11 +45,8 @@ def test_the_most_frequent_kind_is_the_target_as_often_as_computed(world: str) -
     "world", ["MiniGrid-GoToObject-6x6-N2-v0", "MiniGrid-GoToObject-8x8-N2-v0"]
 )
 def test_standing_next_to_both_objects_solves_as_often_as_computed(world: str) -> None:
-    env = gym.make(world)
     solved = 0
-    for seed in range(EPISODES):
-        env.reset(seed=seed)
-        inner: Any = env.unwrapped
+    for inner in resets(world):
         one, other = (place for place, _ in objects(inner))
         # Stand where it serves for both, else next to the first.
         free = [(x, y) for x in range(inner.width) for y in range(inner.height)
@@ -52,7 +55,7 @@ def test_standing_next_to_both_objects_solves_as_often_as_computed(world: str) -
             free, key=lambda place: (beside(place, one) + beside(place, other), beside(place, one))
         )
         inner.agent_pos = best
-        _, reward, terminated, *_ = env.step(Actions.done)
+        _, reward, terminated, *_ = inner.step(Actions.done)
         assert terminated
         solved += float(reward) > 0
     assert solved / EPISODES == pytest.approx(solved_untold(world), abs=TOLERANCE)
@@ -64,10 +67,8 @@ def beside(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 @pytest.mark.parametrize("world", ["MiniGrid-GoToDoor-5x5-v0", "MiniGrid-GoToDoor-8x8-v0"])
 def test_no_cell_lies_in_front_of_two_doors(world: str) -> None:
-    env = gym.make(world)
-    for seed in range(EPISODES // 10):
-        env.reset(seed=seed)
-        doors = [place for place, _ in objects(env.unwrapped)]
+    for inner in resets(world, 150):
+        doors = [place for place, _ in objects(inner)]
         assert len(doors) == 4
         near = [(x + dx, y + dy) for x, y in doors for dx, dy in ((0, 1), (1, 0), (0, -1), (-1, 0))]
         assert len(set(near)) == len(near)
