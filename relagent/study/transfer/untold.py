@@ -27,7 +27,7 @@ def solved_untold(world: str, *, diagonal: bool = False) -> float | None:
     Args:
         world: the id of an environment.
         diagonal: whether diagonal neighbours count as next to an object, as they did in GoToObject
-            when it was part of gym-minigrid (and in 2020, when the paper was written).
+            when it was part of gym-minigrid.
 
     Returns:
         The share, or ``None`` where the mission always means the same.
