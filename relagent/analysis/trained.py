@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,13 @@ from relagent.runs.config import Config, ConfigError, option, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.tasks.config import GeneratedConfig, TaskConfig
 from relagent.tasks.defaults import default_config
-from relagent.tasks.run import LoadedModel, load_model, make_model, read_task_config
+from relagent.tasks.run import (
+    LoadedModel,
+    load_model,
+    make_model,
+    read_outcome,
+    read_task_config,
+)
 from relagent.tasks.train import resume, train
 
 Stop = Callable[[], bool]
@@ -100,7 +105,10 @@ def trained(config: TaskConfig, root: Path, stop: Stop) -> LoadedModel:
                     f"{path} was made with {name} {value!r}, now it is {wanted[name]!r}: ask for "
                     "the same, or choose another --runs"
                 )
-        done = (path / "result.json").exists() or resume(path, stop=stop)
+        outcome = read_outcome(path)
+        # What diverged is gone on with, from just before that, and says once more that it did.
+        ended = bool(outcome) and outcome.get("diverged") is None
+        done = ended or resume(path, stop=stop)
     if not done:
         raise StoppedError(f"stopped: the same command goes on, with the runs in {root}")
     return load_model(path)
@@ -118,8 +126,7 @@ def run_of(config: TaskConfig, root: Path) -> Path:
 
 def final_accuracy(run: Path) -> float:
     """Return the accuracy that a finished run's last evaluation found."""
-    result = json.loads((run / "result.json").read_bytes())
-    return float(result["validation"]["validation/accuracy"])
+    return float(read_outcome(run)["validation"]["validation/accuracy"])
 
 
 def gradients_of(loaded: LoadedModel, sequences: int) -> Findings:

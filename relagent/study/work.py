@@ -10,7 +10,7 @@ from typing import Any
 
 from relagent.runs.checkpoint import CheckpointDamagedError, checkpoints
 from relagent.runs.directory import RunDirectory
-from relagent.runs.files import write_atomically
+from relagent.runs.files import read_or_empty, write_atomically
 from relagent.runs.machine import machine
 from relagent.study.task import TaskError
 
@@ -61,15 +61,6 @@ def write_part(path: Path, made_with: Mapping[str, Any], score: Mapping[str, Any
     path.parent.mkdir(exist_ok=True)
     content = {"made_with": dict(made_with), "score": dict(score)}
     write_atomically(path, json.dumps(content).encode())
-
-
-def read_or_empty(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no file or it holds none, as after a crash."""
-    try:
-        data = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def training_provenance(run: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from relagent.memories import make_memory
 from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDamagedError, RunDirectory
+from relagent.runs.files import read_or_empty
 from relagent.runs.machine import peak_resident
 from relagent.runs.resuming import read_checkpoint
 from relagent.tasks.base import Task
@@ -45,6 +46,11 @@ def read_task_config(run: RunDirectory) -> TaskConfig:
     if name not in TASKS:
         raise RunDamagedError(path, f"it is of no supervised task ({', '.join(TASKS)})")
     return run.read_config(TASKS[name])
+
+
+def read_outcome(path: Path) -> dict[str, Any]:
+    """Return what training wrote into a run directory when it ended; empty before that."""
+    return read_or_empty(path / "result.json")
 
 
 @dataclass(frozen=True)

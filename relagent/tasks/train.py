@@ -77,7 +77,8 @@ def train(
         Whether training went to its end (it may have been asked to stop).
 
     Raises:
-        DivergenceError: the loss or the gradient is no longer finite.
+        DivergenceError: the loss or the gradient is no longer finite. The run is saved as it was
+            before that step, and its result says so.
         RelagentError: something else that the user can mend; one line says what.
     """
     training = Training(config)
@@ -162,35 +163,52 @@ class Training:
             run.save_checkpoint(self.update, *pack(self.state()))
             clock.save()
 
-        saved = time.monotonic()
+        diverged: DivergenceError | None = None
         try:
-            with TrainingProgress(self.total, self.update, "updates") as progress:
-                while True:
-                    due = self.update % self.interval == 0 or self.update == self.total
-                    if due and self.update > self.evaluated:
-                        score = evaluate(
-                            self.model, self.task, "validation", self.config, self.update, stop
-                        )
-                        if score is not None:
-                            log(self.evaluation(score))
-                    if self.update >= self.total or self.solved is not None or stop():
-                        break
-                    if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
-                        save()
-                        saved = time.monotonic()
-                    self.step(run)
-                    if self.update % self.config.log_every == 0:
-                        row = self.tally.row("train", self.task)
-                        row["train/learning_rate"] = self.optimizer.param_groups[0]["lr"]
-                        log(row)
-                        progress.update(self.update, self.tally.figures())
-                        self.tally = Tally()
-                    else:
-                        progress.update(self.update)
+            try:
+                self._take_steps(run, log, save, stop)
+            except DivergenceError as error:
+                diverged = error
             save()
-            return self._finish(run, clock, stop)
+            finished = self._finish(run, clock, stop, diverged)
         finally:
             board.close()
+        if finished and diverged is not None:
+            raise diverged
+        return finished
+
+    def _take_steps(
+        self,
+        run: RunDirectory,
+        log: Callable[[dict[str, float]], None],
+        save: Callable[[], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        """Step, evaluate, log and save until the task is solved, the budget is used, or a stop."""
+        saved = time.monotonic()
+        with TrainingProgress(self.total, self.update, "updates") as progress:
+            while True:
+                due = self.update % self.interval == 0 or self.update == self.total
+                if due and self.update > self.evaluated:
+                    score = evaluate(
+                        self.model, self.task, "validation", self.config, self.update, stop
+                    )
+                    if score is not None:
+                        log(self.evaluation(score))
+                if self.update >= self.total or self.solved is not None or stop():
+                    break
+                if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
+                    save()
+                    saved = time.monotonic()
+                self.step(run)
+                if self.update % self.config.log_every == 0:
+                    row = self.tally.row("train", self.task)
+                    row["train/learning_rate"] = self.optimizer.param_groups[0]["lr"]
+                    log(row)
+                    progress.update(self.update, self.tally.figures())
+                    self.tally = Tally()
+                else:
+                    progress.update(self.update)
 
     def step(self, run: RunDirectory) -> None:
         """Take one optimiser step.
@@ -272,10 +290,17 @@ class Training:
         save_file(path, *pack(tree))
         return path
 
-    def _finish(self, run: RunDirectory, clock: Clock, stop: Callable[[], bool]) -> bool:
+    def _finish(
+        self,
+        run: RunDirectory,
+        clock: Clock,
+        stop: Callable[[], bool],
+        diverged: DivergenceError | None,
+    ) -> bool:
         """Test the best weights and write the result; or say how to go on."""
         evaluated = self.evaluated == self.update  # a stop may have come in between
-        done = evaluated and (self.update >= self.total or self.solved is not None)
+        ended = self.update >= self.total or self.solved is not None
+        done = (evaluated and ended) or diverged is not None
         test = None
         if done and self.task.tested and self.best is not None:
             last = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -295,7 +320,9 @@ class Training:
         result = {
             "config": to_json(self.config),
             "updates": self.update,
+            "total": self.total,
             "solved": self.solved,
+            "diverged": None if diverged is None else diverged.update,
             "validation": evaluations[-1] if evaluations else None,
             "best_update": None if self.best is None else self.best["update"],
             "test": None if test is None else score_row("test", test, self.task),
@@ -305,7 +332,8 @@ class Training:
         }
         content = json.dumps(result, indent=2).encode() + b"\n"
         write_atomically(run.path / "result.json", content)
-        print(_summary(result), file=sys.stderr)
+        if diverged is None:
+            print(_summary(result), file=sys.stderr)
         return True
 
 

@@ -71,7 +71,7 @@ def _curve(axes: Any, run: SupervisedResult) -> Any:
     look = LOOKS[run.memory]
     if "epochs" in run.config:
         name = "bpc" if "bpc" in run.evaluations else "accuracy"
-        scale = run.config["epochs"] / run.updates
+        scale = run.config["epochs"] / run.total
         x, y, marker = [scale * n for n in run.evaluations["steps"]], run.evaluations[name], "."
     else:
         x, y, marker = run.training["steps"], run.training["loss"], ""
@@ -80,6 +80,8 @@ def _curve(axes: Any, run: SupervisedResult) -> Any:
     )
     if run.solved is not None and x:
         axes.plot(x[-1:], y[-1:], "o", color=look.colour, markersize=5)
+    if run.diverged is not None and x:
+        axes.plot(x[-1:], y[-1:], "x", color=look.colour, markersize=7)
     return line
 
 

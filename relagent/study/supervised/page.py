@@ -46,6 +46,10 @@ Of the test data, with the weights of the epoch that did best on the validation 
 Each line is a seed, smallest first; empty: not run.""",
 }
 
+DIVERGED = """\
+A run *diverged at* the update whose loss or gradient was no finite number: that step was not taken,
+training ended, and the score is of the last evaluation before."""
+
 PAPER = {
     "copy": """\
 *paper*: Table 5 of the appendix of Kerg et al. (2020, arXiv 2006.09471), which gives no number of
@@ -120,14 +124,17 @@ again."""
 
 def _results(view: View) -> str:
     if "epochs" in view.results[0].config:
-        scored, curves = HOW_SCORED["dataset"], "Validation after each epoch."
+        scored, curves = HOW_SCORED["dataset"], "Validation after each epoch"
     else:
-        curves = "Training loss, thinned; dotted: the best loss without a memory; a dot: solved."
+        curves = "Training loss, thinned; dotted: the best loss without a memory; a dot: solved"
         config = view.results[0].config
         sequences = config["evaluation_batches"] * config["batch_size"]
         scored = HOW_SCORED["generated"].format(
             every=config["evaluate_every"], sequences=sequences, symbols=10 * sequences
         )
+    if any(run.diverged is not None for run in view.results):
+        scored += f"\n\n{DIVERGED}"
+        curves += "; a cross: diverged"
     seeds = listed(str(run.seed) for run in view.results)
     name, numbers = _budgets(view)
     budgets = " / ".join(f"{number:,}" for number in numbers)
@@ -145,7 +152,7 @@ Seeds: {seeds}. Budgets: {budgets} {name} (planned: {GRIDS[view.study].budget:,}
 
 ![Training](curves.png)
 
-{curves}"""
+{curves}."""
 
 
 def _budgets(view: View) -> tuple[str, list[int]]:

@@ -16,7 +16,7 @@ from relagent.study.result_file import read_result_file, require, require_curves
 from relagent.tasks.config import DatasetConfig
 from relagent.tasks.defaults import TASKS
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class SupervisedResult:
         config: the run's settings, with the budget that it had in the end.
         command: the words that train it again.
         updates: really taken.
+        total: updates that the budget allowed.
         solved: the update after which every evaluated step was right; None if there was none.
+        diverged: the update that was not taken because its loss or gradient was no finite number,
+            and that ended training; None if there was none.
         validation: of the last evaluation: ``updates``, ``loss``, ``accuracy`` and, on PTB,
             ``bpc``.
         best: of the best evaluation, likewise.
@@ -52,7 +55,9 @@ class SupervisedResult:
     config: Mapping[str, Any]
     command: tuple[str, ...]
     updates: int
+    total: int
     solved: int | None
+    diverged: int | None
     validation: Mapping[str, float]
     best: Mapping[str, float]
     test: Mapping[str, float] | None
@@ -90,7 +95,9 @@ def _parsed(data: Mapping[str, Any]) -> SupervisedResult:
         config=dict(data["config"]),
         command=tuple(map(str, data["command"])),
         updates=int(data["updates"]),
+        total=int(data["total"]),
         solved=None if data["solved"] is None else int(data["solved"]),
+        diverged=None if data["diverged"] is None else int(data["diverged"]),
         validation=_numbers(data["validation"]),
         best=_numbers(data["best"]),
         test=None if data["test"] is None else _numbers(data["test"]),

@@ -11,7 +11,6 @@ from relagent.study.supervised.grid import sequences
 from relagent.study.supervised.result import SupervisedResult, split_row, thin_curves
 from relagent.study.supervised.task import SupervisedTask, epoch_length, task_words
 from relagent.study.work import (
-    read_or_empty,
     read_part,
     train_from_wherever,
     training_provenance,
@@ -19,8 +18,8 @@ from relagent.study.work import (
 )
 from relagent.tasks.config import DatasetConfig
 from relagent.tasks.defaults import TASKS
-from relagent.tasks.run import LoadedModel, load_model
-from relagent.tasks.train import resume, train
+from relagent.tasks.run import LoadedModel, load_model, read_outcome
+from relagent.tasks.train import DivergenceError, resume, train
 from relagent.tasks.transfer import transfer
 
 
@@ -43,18 +42,20 @@ def _train(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
         return train(task.config, task.run, stop)
 
     def go_on(update: int) -> bool:
-        made = _made(task)
-        if made.get("updates") == update and task.enough(made["solved"], made["config"]):
-            return True
+        made = read_outcome(task.run)
+        if made.get("updates") == update and made["validation"] is not None:
+            ended = made["solved"] or made["diverged"]
+            if task.enough(ended, made["config"]):
+                return True
         changes = {task.budget_name: _budget(task, update), "device": task.device, "threads": 1}
         return resume(task.run, changes, stop)
 
-    return train_from_wherever(task.run, begin, go_on)
-
-
-def _made(task: SupervisedTask) -> dict[str, Any]:
-    """What training wrote when it ended; empty before that."""
-    return read_or_empty(task.run / "result.json")
+    try:
+        return train_from_wherever(task.run, begin, go_on)
+    except DivergenceError:
+        if read_outcome(task.run).get("validation") is None:
+            raise  # there is nothing to show
+        return True
 
 
 def _budget(task: SupervisedTask, update: int) -> int:
@@ -65,7 +66,12 @@ def _budget(task: SupervisedTask, update: int) -> int:
 
 
 def _transfer(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
-    """Score at every other delay that was not scored yet, and save what came of each."""
+    """Score at every other delay that was not scored yet, and save what came of each.
+
+    Weights that had diverged are not scored.
+    """
+    if read_outcome(task.run).get("diverged") is not None:
+        return True
     loaded: LoadedModel | None = None
     for T in task.transfer_delays:
         path, made_with = task.transfer_path(T), _made_with(task, T)
@@ -84,15 +90,17 @@ def _transfer(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
 
 def _made_with(task: SupervisedTask, T: int) -> dict[str, Any]:
     batches, size = sequences(task.config.memory, T)
-    return {"updates": _made(task)["updates"], "batches": batches, "batch_size": size}
+    return {"updates": read_outcome(task.run)["updates"], "batches": batches, "batch_size": size}
 
 
 def _result(task: SupervisedTask) -> SupervisedResult:
-    made = _made(task)
+    made = read_outcome(task.run)
     run = RunDirectory.open(task.run)
     characters = "bpc" in task.figure
     rows = run.read_metrics()
-    evaluations = [split_row(row, "validation") for row in rows if "validation/loss" in row]
+    evaluations = [
+        split_row(row, "validation") for row in rows if row.get("validation/loss") is not None
+    ]
     if not evaluations:
         raise RunDamagedError(task.run / "metrics.jsonl", "it has no evaluation")
 
@@ -112,7 +120,9 @@ def _result(task: SupervisedTask) -> SupervisedResult:
         config={name: value for name, value in made["config"].items() if name != "data"},
         command=tuple(task_words(config)),
         updates=made["updates"],
+        total=made["total"],
         solved=made["solved"],
+        diverged=made["diverged"],
         validation=evaluations[-1],
         best=max(evaluations, key=merit),  # the first of equals
         test=None if made["test"] is None else split_row(made["test"], "test"),

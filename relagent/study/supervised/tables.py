@@ -45,15 +45,15 @@ def paper_number(study: str, variant_name: str, memory: str) -> str | None:
 def _reached(run: SupervisedResult, bold: tuple[str, str]) -> str:
     if run.test is not None:
         score = f"{run.test['bpc']:.3f} bpc" if "bpc" in run.test else percent(run.test["accuracy"])
-        return f"{score}, epoch {_epoch(run, run.best['updates'])} of {run.config['epochs']}"
+        epochs = run.config["epochs"]
+        text = f"{score}, epoch {round(run.best['updates'] * epochs / run.total)} of {epochs}"
+        return text if run.diverged is None else f"{text}, diverged at {run.diverged:,}"
     accuracy = percent(run.validation["accuracy"])
     if run.solved is not None:
         return f"{bold[0]}{accuracy}{bold[1]}, solved at {run.solved:,}"
+    if run.diverged is not None:
+        return f"{accuracy}, diverged at {run.diverged:,}"
     return f"{accuracy}, unsolved in {run.updates:,}"
-
-
-def _epoch(run: SupervisedResult, update: float) -> int:
-    return round(update * int(run.config["epochs"]) / run.updates)
 
 
 def run_table(view: View) -> Rows:
@@ -101,6 +101,7 @@ def number_rows(view: View) -> list[dict[str, Any]]:
             "solved": run.solved,
             "best_validation_accuracy": run.best["accuracy"],
             "best_update": run.best["updates"],
+            "diverged": run.diverged,
             "updates": run.updates,
             "budget": run.config.get("updates", run.config.get("epochs")),
             "seconds": run.seconds,

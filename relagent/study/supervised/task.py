@@ -18,10 +18,9 @@ from relagent.study.supervised.grid import (
 )
 from relagent.study.supervised.result import read_result
 from relagent.study.task import Task, check_settings
-from relagent.study.work import read_or_empty
 from relagent.tasks.config import DatasetConfig, GeneratedConfig, TaskConfig
 from relagent.tasks.defaults import TASKS
-from relagent.tasks.run import read_task_config
+from relagent.tasks.run import read_outcome, read_task_config
 
 # What may differ between two tries of one task: how long, where and from where it is computed.
 _MAY_DIFFER = ("updates", "epochs", "device", "threads", "checkpoint_minutes", "data")
@@ -35,8 +34,8 @@ class SupervisedTask(Task):
     the outcome and may yet differ from that of a run or a result of the same name, because more
     updates only ever go on with fewer:
 
-    - what is solved is finished, after however many updates;
-    - what is not solved is finished if its budget was at least the present one;
+    - what is solved, or has diverged, is finished, after however many updates;
+    - anything else is finished if its budget was at least the present one;
     - otherwise the run goes on from its last checkpoint with the present budget. (From the
       beginning if only the result file is there, and no run directory.)
 
@@ -107,11 +106,16 @@ class SupervisedTask(Task):
             return False
         result = read_result(self.result)
         self._check(self.result, result.config)
-        return self.enough(result.solved, result.config)
+        return self.enough(result.solved or result.diverged, result.config)
 
-    def enough(self, solved: int | None, config: Mapping[str, Any]) -> bool:
-        """Whether a training that was solved at that update, or not, had budget enough."""
-        return solved is not None or config[self.budget_name] >= self.budget
+    def enough(self, ended: int | None, config: Mapping[str, Any]) -> bool:
+        """Whether training has nothing left to do.
+
+        Args:
+            ended: the update at which it was solved or diverged; None if it did neither.
+            config: with the budget that it had.
+        """
+        return ended is not None or config[self.budget_name] >= self.budget
 
     def check_run(self) -> None:
         """See :meth:`Task.check_run`."""
@@ -136,9 +140,10 @@ class SupervisedTask(Task):
         return self.budget
 
     def trained(self, done: int) -> bool:
-        """Whether training has ended; it does before its budget is used up where it is solved."""
-        made = read_or_empty(self.run / "result.json")
-        return super().trained(done) or made.get("solved") == done
+        """Whether training has ended; where it is solved or diverges, that is before the budget."""
+        made = read_outcome(self.run)
+        early = made.get("solved") or made.get("diverged")
+        return super().trained(done) or (early is not None and made["updates"] == done)
 
     def read_figure(self, row: Mapping[str, Any]) -> float | None:
         """Of the last evaluation."""

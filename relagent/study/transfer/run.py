@@ -19,14 +19,13 @@ from relagent.rl.train import resume, train
 from relagent.runs.checkpoint import save_checkpoint
 from relagent.runs.config import to_json
 from relagent.runs.directory import RunDirectory
-from relagent.runs.files import write_atomically
+from relagent.runs.files import read_or_empty, write_atomically
 from relagent.runs.packing import pack, unpack
 from relagent.runs.provenance import provenance
 from relagent.study.transfer.results import RunResult, WorldResult, thin_curve
 from relagent.study.transfer.task import TransferTask, played_path, task_words
 from relagent.study.work import (
     KEPT,
-    read_or_empty,
     read_part,
     train_from_wherever,
     training_provenance,

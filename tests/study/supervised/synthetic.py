@@ -19,6 +19,7 @@ def synthetic(
     *,
     accuracy: float = 1.0,
     updates: int = 1000,
+    diverged: int | None = None,
     transfer: dict[int, float] | None = None,
     **settings: Any,
 ) -> SupervisedResult:
@@ -39,7 +40,9 @@ def synthetic(
         config={name: value for name, value in to_json(config).items() if name != "data"},
         command=("python", "-m", "relagent.tasks", study),
         updates=updates,
+        total=updates,
         solved=updates if accuracy == 1 and not dataset else None,
+        diverged=diverged,
         validation=score,
         best=score,
         test={name: value for name, value in score.items() if name != "updates"}

@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder, synthetic("copy", "rel-rnn", T=100, updates=16_900, transfer=transfer))
     write(folder, synthetic("copy", "rel-rnn", 1, T=100, updates=12_000, accuracy=0.46))
     write(folder, synthetic("copy", "lstm", T=500, updates=30_000, accuracy=0.999_99))
+    write(folder, synthetic("copy", "orth-rnn", T=500, updates=823, accuracy=0.1, diverged=824))
     gru = synthetic("copy", "gru", T=7, updates=100)
     on_a_gpu = {"bytes": 5_000_000, "of": "CUDA tensors"}
     write(folder, replace(gru, peak_memory=on_a_gpu))
@@ -47,6 +48,7 @@ def test_the_table_beside_the_paper_s(folder: Path) -> None:
     assert found["T = 100"]["GORU"] == ""
     assert found["T = 2,000"]["MemRNN"] == "paper out of memory"
     assert found["T = 500"]["LSTM"] == "99.99%, unsolved in 30,000<br>paper 12%"
+    assert found["T = 500"]["orth-RNN"] == "10.00%, diverged at 824<br>paper 100%"
     assert found["T = 7"]["GRU"] == "**100%**, solved at 100"
     assert found["T = 1,000"]["orth-RNN"] == "paper 80%"
 
@@ -55,7 +57,7 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
     page = (folder / "README.md").read_text()
     for part in (
         "# Copy\n",
-        "Runs so far: 4",
+        "Runs so far: 5",
         "python -m relagent.study copy   # trains",
         "every 100 updates, 100 fresh\nsequences, 1,000 symbols",
         "Seeds: 0 / 1.",
@@ -68,11 +70,13 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
         "40.0 GB at T = 2,000; 16 GB are passed at T = 1,265.",
         "- T = 2,000: RelRNN, RelLSTM.",
         "A fine one, 2 cores, 8 GiB",
-        "0.67 h of training",
+        "0.83 h of training",
+        "A run *diverged at* the update whose",
+        "a dot: solved; a cross: diverged.",
         "torch 2.9",
     ):
         assert part in page, part
-    assert "T = 500: RelRNN, RelLSTM, expRNN, orth-RNN." in page
+    assert "T = 500: RelRNN, RelLSTM, expRNN." in page
     for image in re.findall(r"!\[.*\]\((.*)\)", page):
         assert (folder / image).read_bytes().startswith(b"\x89PNG")
 
@@ -80,11 +84,12 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
 def test_the_csv_holds_the_numbers(folder: Path) -> None:
     with (folder / "copy.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 4
+    assert len(rows) == 5
     row = next(row for row in rows if row["memory"] == "rel-rnn" and row["seed"] == "0")
     assert (row["task"], row["solved"], row["paper"]) == ("T100", "16900", "100%")
     assert (row["transfer_T200"], row["transfer_T5000"]) == ("0.99", "0.5")
     assert next(row for row in rows if row["seed"] == "1")["solved"] == ""
+    assert [row["diverged"] for row in rows if row["memory"] == "orth-rnn"] == ["824"]
 
 
 def test_the_same_results_give_the_same_files(folder: Path) -> None:

@@ -9,14 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from relagent.runs.directory import RunDirectory, RunInUseError
 from relagent.study.cluster import do_remotely
 from relagent.study.supervised import run
 from relagent.study.supervised.result import read_result
+from relagent.study.supervised.tables import main_table
 from relagent.study.supervised.task import SupervisedTask
+from relagent.study.supervised.view import View
 from relagent.study.task import TaskConflictError, task_to_json
-from relagent.tasks.train import resume, train
+from relagent.tasks.train import DivergenceError, resume, train
 
 from .conftest import DELAYS, MakeTask
 
@@ -167,6 +171,63 @@ def test_what_is_solved_is_finished(make_task: MakeTask, monkeypatch: pytest.Mon
     assert make_task(updates=200).finished()
     assert task.trained(5)
     assert not task.trained(4)
+
+
+def diverging(update: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the gradient of that update is no number."""
+    clip = nn.utils.clip_grad_norm_
+    taken = itertools.count(1)
+
+    def norm(*arguments: Any) -> torch.Tensor:
+        return clip(*arguments) * (torch.nan if next(taken) == update else 1)
+
+    monkeypatch.setattr("relagent.tasks.train.nn.utils.clip_grad_norm_", norm)
+
+
+def test_what_diverged_is_a_result(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task()
+    diverging(8, monkeypatch)
+    assert task.do(never)
+    result = read_result(task.result)
+    assert (result.updates, result.total, result.solved, result.diverged) == (7, 12, None, 8)
+    assert result.validation["updates"] == 5
+    assert result.transfer == ()  # its weights say nothing
+    assert task.trained(7)
+    assert make_task(updates=200).finished()
+    # Made again of the run directory alone, without training.
+    before = outcome(task)
+    task.result.unlink()
+    monkeypatch.setattr(run, "resume", None)
+    assert task.do(never)
+    assert outcome(task) == before
+
+
+def test_the_test_score_of_what_diverged_is_that_of_its_best_epoch(
+    make_ptb: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_ptb(epochs=4)
+    diverging(13, monkeypatch)
+    assert task.do(never)
+    result = read_result(task.result)
+    assert (result.updates, result.total, result.diverged) == (12, 20, 13)
+    assert result.evaluations["steps"] == [5, 10]
+    assert result.best["updates"] == 10
+    assert result.test is not None
+    _, rows = main_table(View([result]))
+    assert rows[0][-1].endswith(" bpc, epoch 2 of 4, diverged at 13")
+
+
+def test_diverged_before_the_first_evaluation_there_is_no_result(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task()
+    diverging(3, monkeypatch)
+    with pytest.raises(DivergenceError, match="diverged at update 3"):
+        task.do(never)
+    assert not task.result.exists()
+    # Another try goes on from just before it.
+    assert task.do(never)
+    assert read_result(task.result).updates == 12
 
 
 def test_killed_before_the_first_checkpoint_it_starts_over(make_task: MakeTask) -> None:

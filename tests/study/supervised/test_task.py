@@ -131,7 +131,8 @@ def test_the_command_makes_the_same_settings(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"format": 1', '"format": 2'),
+        ('"format": 2', '"format": 3'),
+        ('"total"', '"whole"'),
         ('"seed": 0,\n', '"seed": "zero",\n'),
         ("{", ""),
         ('"training"', '"straining"'),
