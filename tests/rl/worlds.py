@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from relagent.envs import PythonVecEnv, make_vec_env
 from relagent.rl import MemoryPPO
+from relagent.rl.rollout import Rollout
 
 GRID = "MiniGrid-GoToDoor-5x5-v0"
 """A grid world with a mission whose episodes a random agent ends every few steps."""
@@ -144,3 +145,8 @@ def weights(model: MemoryPPO) -> dict[str, torch.Tensor]:
 
 def same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+def last_rollout(model: MemoryPPO) -> Rollout:
+    assert model.rollout is not None
+    return model.rollout

@@ -1,0 +1,84 @@
+"""What is not trained on, or with, and what is said of it."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from minigrid.wrappers import ImgObsWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from relagent.envs import UnsupportedSpaceError
+from relagent.rl import MemoryPPO
+from relagent.rl.acting import ModelOptionError
+from relagent.rl.encoder import EncoderError, GridEncoder
+from relagent.rl.ppo import TrainingDivergedError
+
+from .worlds import last_rollout, small_model, toys
+
+
+class Bad(VecEnvWrapper):
+    """Rewards of any kind: of one step not a number, or whole ones."""
+
+    def __init__(self, venv: VecEnv, kind: str) -> None:
+        super().__init__(venv)
+        self.kind = kind
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        rewards = rewards.astype(np.int64) if self.kind == "whole" else rewards * np.nan
+        return observations, rewards, dones, infos
+
+
+def test_rewards_that_are_no_numbers_are_not_learned_from() -> None:
+    model = small_model(Bad(toys(), "not a number"), "rel")
+    with pytest.raises(TrainingDivergedError, match=r"diverged by step 48.*learning rate"):
+        model.learn(2 * 12 * 4)
+
+
+def test_rewards_may_be_whole_numbers() -> None:
+    model = small_model(Bad(toys(), "whole"), "rel")
+    model.learn(4 * 12 * 4)
+    assert last_rollout(model).rewards.abs().sum() > 0  # of truncated episodes: values
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("gamma", 2), ("gae_lambda", -0.1), ("ent_coef", float("nan"))]
+)
+def test_impossible_shares_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ModelOptionError, match=f"^{name}={value} cannot work: use"):
+        small_model(toys(), "rel", False, 0, **{name: value})
+
+
+def test_a_world_as_minigrid_makes_it_is_refused_with_advice() -> None:
+    world = gym.make("MiniGrid-DoorKey-5x5-v0")
+    with pytest.raises(UnsupportedSpaceError, match=r"DoorKey.*relagent\.envs\.make_env"):
+        MemoryPPO("RelLstmPolicy", world)
+    with pytest.raises(EncoderError, match=r"\(3, 7, 7\).*relagent\.envs\.make_env"):
+        MemoryPPO("RelLstmPolicy", ImgObsWrapper(world))
+
+
+def test_the_id_of_a_world_is_enough() -> None:
+    model = MemoryPPO("LstmPolicy", "MiniGrid-Empty-5x5-v0", n_steps=8, seed=0)
+    model.learn(16)
+    assert isinstance(model.policy.features_extractor, GridEncoder)
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("n_steps", 0), ("n_epochs", -1)])
+def test_impossible_numbers_are_refused(name: str, value: int) -> None:
+    with pytest.raises(ModelOptionError, match=f"^{name}={value} .*at least 1") as error:
+        small_model(toys(), "rel", False, 0, **{name: value})
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_policy_is_named_with_those_that_exist() -> None:
+    with pytest.raises(ModelOptionError) as error:
+        MemoryPPO("RelLstmPolcy", toys())
+    message = str(error.value)
+    assert "'RelLstmPolcy'" in message and "did you mean RelLstmPolicy?" in message
+    assert all(name in message for name in MemoryPPO.policy_aliases)
+    assert "\n" not in message
