@@ -74,8 +74,10 @@ class Memory(nn.Module, ABC, Generic[StateT]):
                 f"a memory needs sizes of at least 1, not input_size={input_size}, "
                 f"hidden_size={hidden_size}: pass positive sizes"
             )
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+        self.input_size = int(input_size)
+        self.hidden_size = int(hidden_size)
+        # Goes where the module goes: a memory may have no parameters.
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self._empty: StateT | None = None  # one empty row, to compare states with
 
     @abstractmethod
@@ -103,16 +105,19 @@ class Memory(nn.Module, ABC, Generic[StateT]):
                 state is emptied before that step. ``None``: nowhere.
 
         Returns:
-            The outputs [T, B, H] and the state after the last step.
+            The outputs [T, B, H], which must not be written into while a gradient is to come, and
+            the state after the last step.
 
         Raises:
-            MemoryInputError: the shapes do not fit.
+            MemoryInputError: see :meth:`check_sequence`.
         """
         state, starts = self.check_sequence(x, state, episode_starts)
-        kernel = kernels.select(type(self), x)
-        if kernel is not None:
-            return cast("tuple[Tensor, StateT]", kernel(self, x, state, starts))
-        return self.unroll_definition(x, state, starts)
+        # A method that was replaced on this very object is not what a kernel computes.
+        replaced = any(callable(attribute) for attribute in vars(self).values())
+        kernel = None if replaced else kernels.select(type(self), x)
+        if kernel is None:
+            return self.unroll_definition(x, state, starts)
+        return cast("tuple[Tensor, StateT]", kernel(self, x, state, starts))
 
     def forward(
         self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
@@ -183,10 +188,21 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         Raises:
             MemoryInputError: a shape, a type or a device does not fit.
         """
+        if not isinstance(x, Tensor):
+            raise MemoryInputError(
+                f"{type(self).__name__} reads a tensor, not {type(x).__name__}: torch.as_tensor "
+                "makes one"
+            )
         if x.dim() != 3 or x.shape[2] != self.input_size or x.shape[0] < 1:
             raise MemoryInputError(
                 f"{type(self).__name__} reads [T, B, {self.input_size}] with T of at least 1, "
                 f"not {list(x.shape)}: put time first, then the batch"
+            )
+        exact = self._exact_type(x)
+        if exact is not None and x.is_floating_point() and x.dtype != exact:
+            raise MemoryInputError(
+                f"{type(self).__name__} has parameters of {exact} and reads the same, not "
+                f"{x.dtype}: convert one of the two with .to(...)"
             )
         state = self._checked_state(state, x)
         if episode_starts is None:
@@ -202,7 +218,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
     def _checked_state(self, state: StateT, x: Tensor) -> StateT:
         if self._empty is None:
             self._empty = self.initial_state(1)
-        empty, batch = self._empty, x.shape[1]
+        empty, batch, exact = self._empty, x.shape[1], self._exact_type(x)
         advice = f"pass initial_state({batch}), or what unroll returned for this batch"
         if not isinstance(state, tuple) or len(state) != len(empty):
             raise MemoryInputError(
@@ -215,18 +231,44 @@ class Memory(nn.Module, ABC, Generic[StateT]):
                 size == want or (want == 0 and axis > 0)
                 for axis, (size, want) in enumerate(zip(part.shape, wanted, strict=True))
             )
-            if not fits or part.device != x.device or _kind(part) != _kind(like):
+            kind = str(exact) if exact and like.is_floating_point() else _kind(like)
+            found = str(part.dtype) if exact and part.is_floating_point() else _kind(part)
+            if not fits or part.device != x.device or found != kind:
                 raise MemoryInputError(
-                    f"{name} in the state of {type(self).__name__} must be {wanted}, "
-                    f"{_kind(like)}, on {x.device}, not {list(part.shape)}, {_kind(part)}, on "
-                    f"{part.device}: {advice}"
+                    f"{name} in the state of {type(self).__name__} must be {wanted}, {kind}, on "
+                    f"{x.device}, not {list(part.shape)}, {found}, on {part.device}: {advice}"
                 )
         return make_state(empty, state)
 
+    def _exact_type(self, x: Tensor) -> torch.dtype | None:
+        """Return the floating-point type of all tensors; ``None`` where autocast mixes them."""
+        dtype, device = self._like.dtype, x.device.type
+        mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        return dtype if dtype.is_floating_point and not mixed else None
+
+    def _check_lengths(self, **parts: Tensor) -> None:
+        """Check that parts of a state [B, L, ..] remember equally much.
+
+        Raises:
+            MemoryInputError: they do not.
+        """
+        lengths = {part.shape[1] for part in parts.values()}
+        if len(lengths) > 1:
+            *some, last = parts
+            raise MemoryInputError(
+                f"{', '.join(some)} and {last} in the state of {type(self).__name__} must be "
+                f"equally long, not {sorted(lengths)}: pass what unroll returned"
+            )
+
     def zeros(self, *shape: int) -> Tensor:
         """Return zeros on the parameters' device and of their dtype, for :meth:`initial_state`."""
-        parameter = next(self.parameters(), torch.empty(0))  # a memory may have none
-        return torch.zeros(*shape, device=parameter.device, dtype=parameter.dtype)
+        like = self._like
+        return torch.zeros(*shape, device=like.device, dtype=like.dtype)
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor on the parameters' device and of their dtype."""
+        return next(self.parameters(), cast(Tensor, self._anchor))
 
 
 def check_whole(**sizes: Any) -> None:
@@ -241,7 +283,7 @@ def check_whole(**sizes: Any) -> None:
 
 
 def _kind(tensor: Tensor) -> str:
-    """Name what a field's dtype is; which floating-point type it is may differ from the input's."""
+    """Name what a field's dtype is, of whatever width."""
     if tensor.dtype.is_floating_point:
         return "floating-point"
     return "Boolean" if tensor.dtype == torch.bool else "integer"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relagent.memories.attention import AttentiveMemory
-from relagent.memories.base import Attention, MemoryInputError
+from relagent.memories.base import Attention
 
 
 class FullState(NamedTuple):
@@ -44,12 +44,7 @@ class FullMemory(AttentiveMemory[FullState]):
 
     def _checked_state(self, state: FullState, x: Tensor) -> FullState:
         state = super()._checked_state(state, x)
-        lengths = {state.states.shape[1], state.occupied.shape[1], state.scores.shape[1]}
-        if len(lengths) > 1:
-            raise MemoryInputError(
-                f"states, occupied and scores in the state of {type(self).__name__} must be "
-                f"equally long, not {sorted(lengths)}: pass what unroll returned"
-            )
+        self._check_lengths(states=state.states, occupied=state.occupied, scores=state.scores)
         return state
 
     def attend(self, x: Tensor, state: FullState) -> tuple[Tensor, FullState, Attention]:
@@ -77,11 +72,13 @@ class FullMemory(AttentiveMemory[FullState]):
     def reset(self, state: FullState, episode_starts: Tensor) -> FullState:
         """See :meth:`Memory.reset`; slots that no row needs any more are dropped."""
         state = super().reset(state, episode_starts)
-        unused = state.occupied.shape[1] - int(state.occupied.any(dim=0).sum())
+        used = state.occupied.any(dim=0)
+        if used.all():
+            return state
         return state._replace(
-            states=state.states[:, unused:],
-            occupied=state.occupied[:, unused:],
-            scores=state.scores[:, unused:],
+            states=state.states[:, used],
+            occupied=state.occupied[:, used],
+            scores=state.scores[:, used],
         )
 
 

@@ -71,7 +71,7 @@ class GORU(ProjectedMemory[GORUState]):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        levels = hidden_size.bit_length() - 1
+        levels = self.hidden_size.bit_length() - 1
         if hidden_size != 2**levels:
             raise MemoryOptionError(
                 f"goru needs a hidden_size that is a power of 2, not {hidden_size}: its rotation "

@@ -52,5 +52,5 @@ class RNN(ProjectedMemory[RNNState]):
 
     def advance(self, p: Tensor, state: RNNState, R: Tensor) -> tuple[Tensor, RNNState]:
         """See :meth:`ProjectedMemory.advance`."""
-        h = self.cell.nonlinearity(torch.addmm(p, state.h, R.T))
+        h = self.cell.nonlinearity(torch.addmm(p, state.h, R.T)).to(state.h.dtype)
         return h, RNNState(h)

@@ -130,6 +130,11 @@ class SAB(Memory[SABState]):
             occupied=self.zeros(batch, 0).bool(),
         )
 
+    def _checked_state(self, state: SABState, x: Tensor) -> SABState:
+        state = super()._checked_state(state, x)
+        self._check_lengths(states=state.states, occupied=state.occupied)
+        return state
+
     def step(self, x: Tensor, state: SABState) -> tuple[Tensor, SABState]:
         """See :meth:`Memory.step`."""
         time = state.time + 1

@@ -337,3 +337,24 @@ def test_every_name_makes_a_memory_of_its_size() -> None:
         memory = make_memory(name, 5, 8)
         y, _ = memory(torch.zeros(3, 2, 5), memory.initial_state(2))
         assert y.shape == (3, 2, 8)
+
+
+@pytest.mark.parametrize("name", ["mem", "mem-rnn"])
+def test_a_state_taken_out_of_the_middle_is_gone(name: str) -> None:
+    """As if it had never been there; the states on both sides of it stay."""
+    memory: Any = make(name)
+    problem = sequence(6, 2, seed=3, chance=0)
+    state = memory.unroll(sequence(9, 2, seed=1, chance=0).x, memory.initial_state(2))[1]
+    occupied = state.occupied.clone()
+    occupied[:, 4] = False
+    holed = state._replace(occupied=occupied)
+    kept = [m for m in range(9) if m != 4]
+    without = state._replace(
+        states=state.states[:, kept], occupied=occupied[:, kept], scores=state.scores[:, kept]
+    )
+    expected = memory.unroll_definition(problem.x, without, problem.starts)[0]
+    for implementation in implementations(name).values():
+        with implementation():
+            y, middle = memory.unroll(problem.x[:3], holed)
+            y = torch.cat([y, memory.unroll(problem.x[3:], middle)[0]])
+        assert_close(y, expected, 1e-12)

@@ -11,6 +11,7 @@ from torch import Tensor
 from relagent.memories import (
     MEMORIES,
     AnyState,
+    Memory,
     MemoryOptionError,
     detach_state,
     make_memory,
@@ -431,6 +432,36 @@ def test_function_transforms_and_forward_mode_agree_with_the_gradient(
             tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent
     assert tangent is not None
     assert_close(tangent, (expected * along).sum(), 1e-12)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_state_out_of_autocast_serves_without_it(name: str) -> None:
+    memory = make_memory(name, FEATURES, HIDDEN)
+    x = torch.randn(3, 2, FEATURES)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, state = memory.unroll(x, memory.initial_state(2))
+    memory.unroll(x, state)
+
+
+class Stack(Memory[tuple[Tensor]]):
+    """The last inputs, one beside the other: no parameters."""
+
+    def initial_state(self, batch: int) -> tuple[Tensor]:
+        return (self.zeros(batch, self.hidden_size),)
+
+    def step(self, x: Tensor, state: tuple[Tensor]) -> tuple[Tensor, tuple[Tensor]]:
+        stack = torch.cat([state[0], x], dim=1)[:, self.input_size :]
+        return stack, (stack,)
+
+
+def test_a_memory_without_parameters_goes_where_its_module_goes() -> None:
+    memory = Stack(2, 6).double()
+    y, _ = memory.unroll(
+        torch.arange(8.0, dtype=torch.float64).view(4, 1, 2), memory.initial_state(1)
+    )
+    assert y[-1].tolist() == [[2, 3, 4, 5, 6, 7]]
+    assert memory.to("meta").initial_state(1)[0].device.type == "meta"
+    assert memory.state_dict() == {}
 
 
 @pytest.mark.parametrize("name", MEMORIES)

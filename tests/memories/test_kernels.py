@@ -18,7 +18,6 @@ from torch import Tensor
 
 from relagent.memories import Memory, kernels, make_memory, map_state
 from relagent.memories.kernels import native, unroll
-from relagent.memories.kernels.sequence import SecondDerivativeError
 from tests.memories.equality import (
     ATTENTIVE,
     DTYPES,
@@ -151,35 +150,6 @@ def test_a_step_has_the_same_bits_alone_and_in_a_batch(
     if hasattr(after, "ages"):
         for found, expected in zip(one, after, strict=True):
             assert torch.equal(found, expected[some])
-
-
-def test_a_second_backward_pass_repeats_the_first_and_a_second_derivative_raises() -> None:
-    torch.manual_seed(0)
-    memory = make_memory("rel", 3, 16).double()
-    x, state, starts = problem(memory, steps=9, rows=3, before=4, chance=0.1)
-    parameters = list(memory.parameters())
-    y, _ = memory.unroll(x, state, starts)
-    loss = y.square().sum()
-    first = torch.autograd.grad(loss, parameters, retain_graph=True)
-    second = torch.autograd.grad(loss, parameters, retain_graph=True)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    (gradient, *_) = torch.autograd.grad(loss, parameters, create_graph=True)
-    assert torch.equal(gradient, first[0])
-    with pytest.raises(SecondDerivativeError, match=r"kernels.disable\(\)"):
-        torch.autograd.backward(gradient.sum())
-
-
-def test_no_second_derivative_is_silently_zero() -> None:
-    memory = make_memory("rel", 3, 4).double()
-    x = torch.randn(5, 2, 3, dtype=torch.float64)
-
-    def linear_in_the_outputs(x: Tensor) -> Tensor:
-        return memory.unroll(x, memory.initial_state(2))[0].sum()
-
-    with pytest.raises(SecondDerivativeError):
-        torch.autograd.functional.hessian(linear_in_the_outputs, x)
-    with kernels.disable():
-        assert torch.autograd.functional.hessian(linear_in_the_outputs, x).norm() > 0
 
 
 @pytest.mark.parametrize("name", ["mem", "rel"])

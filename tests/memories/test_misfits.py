@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from relagent.memories import (
     map_state,
 )
 
-from .helpers import FEATURES, HIDDEN, SMALL, Implementation, make, over, sequence
+from .helpers import FEATURES, HIDDEN, SMALL, Implementation, make, over, sequence, used_state
 
 every_memory = over(list(MEMORIES))
 
@@ -76,3 +77,36 @@ def test_a_size_that_is_no_whole_number_is_named(name: str, sizes: tuple[Any, An
 def test_a_size_below_1_is_named(name: str, sizes: tuple[int, int]) -> None:
     with pytest.raises(MemoryOptionError, match=r"sizes of at least 1.*pass positive sizes"):
         make_memory(name, *sizes)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_sizes_of_numpy_will_do(name: str) -> None:
+    memory = make_memory(name, np.int64(3), np.int32(16))
+    assert (memory.input_size, memory.hidden_size) == (3, 16)
+    memory.unroll(torch.zeros(2, 1, 3), memory.initial_state(1))
+
+
+@every_memory
+def test_numbers_of_another_width_are_named(name: str, implementation: Implementation) -> None:
+    memory = make(name)  # of float64
+    x, state = sequence(3, 4, seed=0).x, memory.initial_state(4)
+    with implementation():
+        with pytest.raises(
+            MemoryInputError, match=r"float64 and reads the same, not torch.float32"
+        ):
+            memory.unroll(x.float(), state)
+        with pytest.raises(MemoryInputError, match="reads a tensor, not ndarray"):
+            memory.unroll(x.numpy(), state)  # type: ignore[arg-type]
+        if state[0].numel():
+            half = map_state(lambda t: t.half() if t.is_floating_point() else t, state)
+            with pytest.raises(MemoryInputError, match=r"torch.float64.* not .*torch.float16"):
+                memory.unroll(x, half)
+
+
+@pytest.mark.parametrize("name", ["mem", "sab"])
+def test_parts_of_a_state_remember_equally_much(name: str) -> None:
+    memory: Any = make(name)
+    state = used_state(memory, 2)
+    x = sequence(2, 2, seed=0).x
+    with pytest.raises(MemoryInputError, match="equally long"):
+        memory.unroll(x, state._replace(occupied=state.occupied[:, :1]))

@@ -8,17 +8,19 @@ doubt, as does ``RELAGENT_KERNELS=0`` in the environment.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 Kernel = Callable[[Any, Tensor, Any, Tensor], tuple[Tensor, Any]]
 """(memory, x [T, B, F], state, episode_starts [T, B] bool) -> (y [T, B, H], state)."""
 
@@ -29,6 +31,7 @@ _modules: dict[str, str] = {
 """Where the kernels of a kind of device are; imported, and so registered, when first needed."""
 
 _registered: dict[tuple[str, str], Kernel] = {}
+_opaque: dict[Any, Any] = {}
 _layouts: ContextVar[dict[Any, Any] | None] = ContextVar("layouts", default=None)
 _disabled = int(os.environ.get("RELAGENT_KERNELS", "1") == "0")
 """How many have switched kernels off; they come and go in any order."""
@@ -46,7 +49,7 @@ def select(memory: type, x: Tensor) -> Kernel | None:
     device = x.device.type
     if device in _modules:
         try:
-            import_module(_modules[device])
+            _untraced(import_module)(_modules[device])
         except ImportError as error:
             warnings.warn(
                 f"there are no fused kernels on {device} ({error}): memories run by their "
@@ -54,7 +57,20 @@ def select(memory: type, x: Tensor) -> Kernel | None:
                 stacklevel=2,
             )
         _modules.pop(device, None)
-    return _registered.get((f"{memory.__module__}.{memory.__qualname__}", device))
+    kernel = _registered.get((f"{memory.__module__}.{memory.__qualname__}", device))
+    return kernel and _untraced(kernel)
+
+
+def _untraced(function: FunctionT) -> FunctionT:
+    """Return the function so that ``torch.compile`` does not look into it: it is compiled already.
+
+    Asking costs seconds in a process that has not loaded that compiler, and has no need to ask.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return function
+    if function not in _opaque:
+        _opaque[function] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]  # torch's
+    return cast(FunctionT, _opaque[function])
 
 
 def _transformed() -> bool:

@@ -27,7 +27,7 @@ from relagent.memories.kernels.native import (
     wide_vectors,
 )
 from relagent.memories.kernels.product import PANEL, add_product, panels
-from relagent.memories.kernels.sequence import once
+from relagent.memories.kernels.sequence import once, one_by_one
 from relagent.memories.kernels.transcendental import exp
 from relagent.memories.kernels.unroll import fits, untouched
 from relagent.memories.sab import SAB, SMALLEST_SUM, SABState, SparseAttention
@@ -331,9 +331,11 @@ class _Sequence(torch.autograd.Function):
     def backward(
         ctx: Any, d_hidden: Tensor, d_context: Tensor, d_c: Tensor, d_history: Tensor, *_: Tensor
     ) -> tuple[Tensor | None, ...]:
+        one_by_one(d_hidden, d_context, d_c, d_history)
         with torch.no_grad():
             gradients = _Sequence.gradients(ctx, d_hidden, d_context, d_c, d_history)
-        return once(ctx, gradients)
+        history = Trail(*ctx.saved_tensors[4:]).history
+        return once((history, d_hidden, d_context, d_c, d_history), gradients)
 
     @staticmethod
     def gradients(
@@ -386,7 +388,7 @@ def unroll_sab(memory: SAB, x: Tensor, state: SABState, starts: Tensor) -> tuple
         return memory.unroll_definition(x, state, starts)
     hidden, context, c, history, time, occupied = _Sequence.apply(  # type: ignore[no-untyped-call]  # torch's
         Rule(memory.k_att, attention.k_top, memory.k_trunc),
-        starts.contiguous(),
+        starts.clone(memory_format=torch.contiguous_format),
         state.time,
         state.occupied,
         functional.linear(x, cell.input_weight, cell.bias),

@@ -30,6 +30,10 @@ class SecondDerivativeError(RelagentError):
     """A derivative of a kernel's gradient was asked for."""
 
 
+class BatchedGradientError(RelagentError):
+    """Several gradients of a kernel were asked for in one go."""
+
+
 class Parameters(NamedTuple):
     """The parameters of a memory as its kernel takes them; those that it lacks are empty."""
 
@@ -167,9 +171,10 @@ class _Sequence(torch.autograd.Function):
         d_last: Tensor | None,
         *_: None,
     ) -> tuple[Tensor | None, ...]:
+        one_by_one(d_y, d_cell, d_last)
         with torch.no_grad():
             gradients = _Sequence.gradients(ctx, d_y, d_cell, d_last)
-        return once(ctx, gradients)
+        return once((ctx.saved_tensors[-1], d_y, d_cell, d_last), gradients)
 
     @staticmethod
     def gradients(
@@ -236,23 +241,44 @@ class _Sequence(torch.autograd.Function):
         )
 
 
-def once(ctx: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+def one_by_one(*gradients: Tensor | None) -> None:
+    """Check that the gradients of outputs are those of one number, not of a batch of numbers.
+
+    Raises:
+        BatchedGradientError: they are (``is_grads_batched``, ``jacobian(vectorize=True)``).
+    """
+    batched = torch._C._functorch.is_legacy_batchedtensor
+    if any(gradient is not None and batched(gradient) for gradient in gradients):
+        raise BatchedGradientError(
+            "the fused kernels give one gradient at a time: compute batches of them inside `with "
+            "relagent.memories.kernels.disable():`"
+        )
+
+
+def once(
+    sources: tuple[Tensor | None, ...], gradients: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
     """Return gradients that refuse to be differentiated once more, where somebody might.
 
     Without this, a second derivative would leave out what goes through the memory.
+
+    Args:
+        sources: an output of the function, behind which lies all that it depends on, and the
+            gradients of its outputs: these decide about the gradients of what it took.
+        gradients: of what the function took.
     """
     if not torch.is_grad_enabled():
         return gradients
-    source = next(tensor for tensor in ctx.saved_tensors if tensor.requires_grad)
-    return _Final.apply(source, *gradients)  # type: ignore[no-any-return,no-untyped-call]  # torch's
+    return _Final.apply(len(sources), *sources, *gradients)  # type: ignore[no-any-return,no-untyped-call]  # torch's
 
 
 class _Final(torch.autograd.Function):
     """Passes gradients on, and refuses to differentiate them once more."""
 
     @staticmethod
-    def forward(ctx: Any, source: Tensor, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(None if g is None else g.view_as(g) for g in gradients)
+    def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Pass on all but the first ``count``, which are what they may be differentiated by."""
+        return tuple(None if g is None else g.view_as(g) for g in tensors[count:])
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -284,7 +310,13 @@ def _run(
     differentiable = (x, before.s, before.c, before.states, *parameters)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable):
         return _Sequence.apply(  # type: ignore[no-any-return,no-untyped-call]  # torch's
-            backend, plan, starts, before.scores, before.ages, *differentiable
+            # The caller may write into its tensor of starts before the gradient is asked for.
+            backend,
+            plan,
+            starts.clone(),
+            before.scores,
+            before.ages,
+            *differentiable,
         )
     # A key that was made wider is not the memory's own, and others may come to stand in its place.
     own = plan.remember == FULL and len(x) == 1 and isinstance(parameters.key, nn.Parameter)

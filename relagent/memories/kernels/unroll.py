@@ -241,6 +241,8 @@ def unroll_full(
     before = Carried(state.s, state.c, state.states, state.scores, ages)
     y, c, states, scores, _, occupied = run(backend, plan, x, starts, before, parameters)
     kept = occupied.shape[1]
+    if (incoming := kept - len(x)) > 0:  # a slot that came in empty is empty still
+        occupied[:, :incoming] &= state.occupied[:, -incoming:]
     scores = torch.where(occupied, scores[:, scores.shape[1] - kept :], 0)
     return y, FullState(y[-1].clone(), c, states, occupied, scores)
 

@@ -1,0 +1,116 @@
+"""Kernels under torch's machinery: what they go along with, and what they refuse by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from relagent.memories import Memory, kernels, make_memory
+from relagent.memories.kernels.sequence import BatchedGradientError, SecondDerivativeError
+from tests.memories.equality import KERNELS, problem
+
+every_kernel = pytest.mark.parametrize("name", [*KERNELS, "sab"])
+
+
+def double(name: str) -> Memory:  # type: ignore[type-arg]  # of any state
+    torch.manual_seed(0)
+    return make_memory(name, 3, 16).double()
+
+
+def test_a_second_backward_pass_repeats_the_first_and_a_second_derivative_raises() -> None:
+    torch.manual_seed(0)
+    memory = make_memory("rel", 3, 16).double()
+    x, state, starts = problem(memory, steps=9, rows=3, before=4, chance=0.1)
+    parameters = list(memory.parameters())
+    y, _ = memory.unroll(x, state, starts)
+    loss = y.square().sum()
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    second = torch.autograd.grad(loss, parameters, retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    (gradient, *_) = torch.autograd.grad(loss, parameters, create_graph=True)
+    assert torch.equal(gradient, first[0])
+    with pytest.raises(SecondDerivativeError, match=r"kernels.disable\(\)"):
+        torch.autograd.backward(gradient.sum())
+
+
+@every_kernel
+def test_no_second_derivative_is_silently_zero(name: str) -> None:
+    """Whatever it is taken with respect to: a penalty on a gradient reaches all of them."""
+    memory = double(name)
+    x = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+
+    def penalised() -> Tensor:
+        y, _ = memory.unroll(x, memory.initial_state(2))
+        y = scale * y
+        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return y.sum() + gradient.norm()
+
+    for asked in ([x], [scale], [*memory.parameters()], *([p] for p in memory.parameters())):
+        with pytest.raises(SecondDerivativeError):
+            torch.autograd.grad(penalised(), asked, allow_unused=True)
+        with kernels.disable():
+            torch.autograd.grad(penalised(), asked, allow_unused=True)
+
+
+@every_kernel
+def test_gradients_in_batches_are_refused_by_name(name: str) -> None:
+    memory = double(name)
+    x = torch.randn(3, 2, 3, dtype=torch.float64)
+
+    def jacobian(vectorize: bool) -> Tensor:
+        def outputs(x: Tensor) -> Tensor:
+            return memory.unroll(x, memory.initial_state(2))[0].sum(dim=0)
+
+        found = torch.autograd.functional.jacobian(outputs, x, vectorize=vectorize)
+        assert isinstance(found, Tensor)
+        return found
+
+    with pytest.raises(BatchedGradientError, match=r"kernels.disable\(\)"):
+        jacobian(vectorize=True)
+    with kernels.disable():
+        expected = jacobian(vectorize=True)
+    torch.testing.assert_close(jacobian(vectorize=False), expected)
+
+
+@every_kernel
+def test_the_starts_of_the_next_sequence_may_be_written_over_these(name: str) -> None:
+    memory = double(name)
+    x, state, starts = problem(memory, steps=9, rows=3, before=4, chance=0.2)
+    found = []
+    for reuse in (False, True):
+        buffer = starts.clone()
+        y, _ = memory.unroll(x, state, buffer)
+        if reuse:
+            buffer[:] = ~starts
+        found.append(torch.autograd.grad(y.square().sum(), [*memory.parameters()]))
+    assert all(map(torch.equal, *found))
+
+
+@every_kernel
+def test_a_replaced_method_is_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = double(name)
+    x, state, starts = problem(memory, steps=3, rows=2, before=2, chance=0.2)
+    reset, seen = memory.reset, []
+    monkeypatch.setattr(memory, "reset", lambda *arguments: seen.append(1) or reset(*arguments))
+    memory.unroll(x, state, starts)
+    assert len(seen) == 3
+
+
+def test_a_compiled_model_runs_kernels_as_they_are() -> None:
+    """In a process where no kernel ran before: all that torch.compile could look into is there."""
+    code = (
+        "import warnings; warnings.simplefilter('error', UserWarning)\n"
+        "import torch; from relagent.memories import make_memory\n"
+        "memory = make_memory('rel', 3, 16)\n"
+        "x, state = torch.randn(4, 2, 3), memory.initial_state(2)\n"
+        "compiled = torch.compile(memory, backend='eager')\n"
+        "y, _ = compiled(x, state)\n"
+        "assert y.grad_fn.name() == '_SequenceBackward', y.grad_fn\n"
+        "assert torch.equal(y, memory(x, state)[0])"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
