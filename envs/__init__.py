@@ -11,6 +11,7 @@ from relagent.envs.make import (
     backend_of,
     check_space,
     default_parts,
+    has_time_limit,
     make_env,
     make_vec_env,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "default_parts",
     "detokenize",
     "evaluation_seeds",
+    "has_time_limit",
     "ladder_of",
     "make_env",
     "make_vec_env",

@@ -150,6 +150,14 @@ def default_parts(env_id: str) -> tuple[str, ...]:
     return tuple(part for part in PARTS if part != "mission" or varies)
 
 
+def has_time_limit(env: gym.Env[Any, Any]) -> bool:
+    """Whether every episode ends by itself: MiniGrid worlds count steps, others are registered so.
+
+    Without, an agent that goes round in circles never comes to an end.
+    """
+    return _is_grid(env) or (env.spec is not None and env.spec.max_episode_steps is not None)
+
+
 def backend_of(venv: VecEnv) -> str:
     """Name and version of what runs these environments, such as ``"envpool 1.2.5"``."""
     name = getattr(venv.unwrapped, "backend", None)

@@ -12,11 +12,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from relagent.envs import evaluation_seeds, make_env
+from relagent.envs import evaluation_seeds, has_time_limit, make_env
 from relagent.envs.view import hasten_view
 from relagent.memories import kernels, take_rows
 from relagent.rl.encoder import is_grid_space
 from relagent.rl.policy import MemoryPolicy
+
+MAX_STEPS = 1000
+"""Where an episode is cut off that no time limit ends."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Job:
         env_id: the world.
         episodes: how many; episode i has the seed ``evaluation_seeds(episodes)[i]``.
         deterministic: take the most probable action instead of sampling.
+        max_steps: where an episode is cut off in a world without a time limit of its own.
     """
 
     policy: MemoryPolicy
     env_id: str
     episodes: int
     deterministic: bool
+    max_steps: int = MAX_STEPS
 
 
 class Result(NamedTuple):
@@ -55,9 +60,10 @@ def parts_of(policy: MemoryPolicy) -> tuple[str, ...] | None:
 class _Row:
     """An environment, and the episode that it is in."""
 
-    def __init__(self, env: gym.Env[Any, Any], seeds: Sequence[int]) -> None:
+    def __init__(self, env: gym.Env[Any, Any], seeds: Sequence[int], max_steps: int) -> None:
         self.env = env
         self.seeds = seeds
+        self.most = None if has_time_limit(env) else max_steps
 
     def start(self, episode: int) -> None:
         self.episode = episode
@@ -74,7 +80,7 @@ class _Row:
         self.reward += float(reward)
         self.length += 1
         self.success = bool(info["is_success"]) if "is_success" in info else None
-        return terminated or truncated
+        return terminated or truncated or self.length == self.most
 
 
 def play_rows(
@@ -89,7 +95,7 @@ def play_rows(
     while len(table) < rows and (episode := next(episodes, None)) is not None:
         env = make_env(job.env_id, parts)
         hasten_view(env)
-        row = _Row(env, seeds)
+        row = _Row(env, seeds, job.max_steps)
         row.start(episode)
         table.append(row)
     state = policy.initial_state(len(table))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from relagent.envs import make_env
 from relagent.envs.make import UnsupportedSpaceError
 from relagent.envs.observations import ObservationPartsError
 from relagent.errors import RelagentError
-from relagent.rl.episodes import Job, Result, parts_of, play_rows
+from relagent.rl.episodes import MAX_STEPS, Job, Result, parts_of, play_rows
 from relagent.rl.policy import MemoryPolicy
 from relagent.rl.workers import play_in_processes
 
@@ -36,7 +36,7 @@ class WorldMismatchError(RelagentError):
 
 
 class EpisodeCountError(RelagentError):
-    """A number of episodes, processes or batch rows below one."""
+    """A number of episodes, processes, batch rows or steps below one."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def play(
     rows: int = ROWS,
     precision: Precision = "float64",
     device: str = "cpu",
+    max_steps: int = MAX_STEPS,
 ) -> Episodes:
     """Play a policy in a world of the Python package; no global random stream is touched.
 
@@ -80,13 +81,14 @@ def play(
             memories of long episodes, rounding depends on which episodes share a batch, and now
             and then an action with it.
         device: where the policy computes.
+        max_steps: where an episode is cut off in a world without a time limit of its own.
 
     Raises:
         WorldMismatchError, UnsupportedSpaceError: the world does not fit the policy.
         EpisodeCountError: a number below one.
         WorkerError: a process died.
     """
-    job = Job(policy, env_id, episodes, deterministic)
+    job = Job(policy, env_id, episodes, deterministic, max_steps)
     return play_all([job], workers=workers, rows=rows, precision=precision, device=device)[0]
 
 
@@ -100,8 +102,10 @@ def play_all(
     on_result: Callable[[Result], None] | None = None,
 ) -> list[Episodes]:
     """:func:`play` several jobs with the same processes; ``on_result`` is told of each episode."""
-    if workers < 1 or rows < 1 or any(job.episodes < 1 for job in jobs):
-        raise EpisodeCountError("episodes, workers and rows must each be at least 1: give more")
+    if workers < 1 or rows < 1 or any(min(job.episodes, job.max_steps) < 1 for job in jobs):
+        raise EpisodeCountError(
+            "episodes, workers, rows and max_steps must each be at least 1: give more"
+        )
     for job in jobs:
         check_world(job.policy, job.env_id)
     if not jobs:
@@ -124,7 +128,8 @@ def play_all(
 
 
 def _episodes(results: Sequence[Result]) -> Episodes:
-    told = all(result.success is not None for result in results)
+    # An episode that was cut off is silent, and so no success, where others speak of it.
+    told = any(result.success is not None for result in results)
     return Episodes(
         np.array([result.reward for result in results]),
         np.array([result.length for result in results], dtype=np.int64),
@@ -173,7 +178,7 @@ def _copies(jobs: Sequence[Job], precision: Precision) -> list[Job]:
             if parts_of(policy) is not None:
                 policy = policy.to(getattr(torch, precision))
             copies[id(job.policy)] = policy
-    return [Job(copies[id(j.policy)], j.env_id, j.episodes, j.deterministic) for j in jobs]
+    return [replace(job, policy=copies[id(job.policy)]) for job in jobs]
 
 
 def _play_here(jobs: Sequence[Job], rows: int, device: str) -> Generator[Result]:

@@ -24,11 +24,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from relagent.envs import ladder_of, pair_of
+from relagent.envs import has_time_limit, ladder_of, make_env, pair_of
 from relagent.errors import RelagentError
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.encoder import is_grid_space
-from relagent.rl.episodes import Job, Result
+from relagent.rl.episodes import MAX_STEPS, Job, Result
 from relagent.rl.play import Episodes, check_world, play_all
 from relagent.rl.report import Report, Row
 from relagent.rl.train import TrainConfig
@@ -53,6 +53,9 @@ class TransferConfig(Config):
     )
     ladder: bool = option(False, "Play every size of the world's family.")
     worlds: tuple[str, ...] = option((), "Play this world too (repeatable).", flag="--env")
+    max_steps: int = option(
+        MAX_STEPS, "Where an episode is cut off in a world without a time limit of its own."
+    )
     workers: int | None = option(None, "Processes; none takes one for each core.")
     out: str | None = option(
         None, "Folder of the report; none takes RUN/transfer, where there is one run."
@@ -68,7 +71,7 @@ class TransferConfig(Config):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        for name in ("episodes", "workers"):
+        for name in ("episodes", "max_steps", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "it must be at least 1")
@@ -122,9 +125,15 @@ def evaluate(
     for group, world in places:
         for _, loaded in group.runs.values():
             check_world(loaded.policy, world)
+    notes += [
+        f"{world} has no time limit: episodes are cut off after {config.max_steps:,} steps; choose "
+        "otherwise with --max-steps."
+        for world in dict.fromkeys(world for _, world in places)
+        if not _has_time_limit(world)
+    ]
 
     jobs = [
-        Job(loaded.policy, world, config.episodes, deterministic)
+        Job(loaded.policy, world, config.episodes, deterministic, config.max_steps)
         for group, world in places
         for deterministic in (False, True)
         for _, loaded in group.runs.values()
@@ -228,6 +237,12 @@ def worlds_of(group: Group, config: TransferConfig, notes: list[str]) -> tuple[s
     chosen = dict.fromkeys((*worlds, *config.worlds))
     # Worlds of other families stand behind, in the order in which they were asked for.
     return tuple(sorted(chosen, key=lambda w: ladder.index(w) if w in ladder else len(ladder)))
+
+
+def _has_time_limit(env_id: str) -> bool:
+    env = make_env(env_id)
+    env.close()
+    return has_time_limit(env)
 
 
 def _folder(runs: Sequence[Path], config: TransferConfig) -> Path:

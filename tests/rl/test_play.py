@@ -163,6 +163,15 @@ def test_an_agent_of_another_kind_of_world() -> None:
         play(policy, WORLD, 1)
 
 
+def test_a_world_without_a_time_limit_is_cut_off() -> None:
+    policy = make_policy("none", "CliffWalking-v1")  # a greedy one that walks in circles
+    assert play(policy, "CliffWalking-v1", 3, True, max_steps=7).lengths.tolist() == [7, 7, 7]
+    limited = make_policy("lstm", "CartPole-v1")
+    assert equal(
+        play(limited, "CartPole-v1", 3, True), play(limited, "CartPole-v1", 3, True, max_steps=1)
+    )
+
+
 @pytest.mark.parametrize(
     ("world", "error"),
     [
@@ -179,7 +188,7 @@ def test_worlds_that_do_not_fit(world: str, error: type[Exception]) -> None:
 def test_what_cannot_be_played() -> None:
     with pytest.raises(UnsupportedSpaceError, match="Discrete"):
         play(make_policy("lstm", "Pendulum-v1"), "Pendulum-v1", 1)
-    for counts in ({"episodes": 0}, {"workers": 0}, {"rows": 0}):
+    for counts in ({"episodes": 0}, {"workers": 0}, {"rows": 0}, {"max_steps": 0}):
         with pytest.raises(EpisodeCountError):
             play(make_policy(), WORLD, **{"episodes": 1, **counts})  # type: ignore[arg-type]  # ints all
 

@@ -138,6 +138,14 @@ def test_worlds(runs: Runs) -> None:
     assert "no test world" in notes[0]
 
 
+def test_a_world_without_a_time_limit_is_noted(runs: Runs, tmp_path: Path) -> None:
+    runs["a"] = loaded(memory="none", env="CliffWalking-v1")
+    config = TransferConfig(episodes=1, max_steps=5, workers=1, out=str(tmp_path))
+    report, _ = evaluate([Path("a")], config)
+    assert [row.lengths.tolist() for row in report.rows] == [[[5]], [[5]]]
+    assert report.notes[-1].startswith("CliffWalking-v1 has no time limit: episodes are cut off")
+
+
 def test_paper_numbers() -> None:
     small, large = "MiniGrid-DoorKey-5x5-v0", "MiniGrid-DoorKey-16x16-v0"
     assert [paper_number(small, w, m) for w in (small, large) for m in ("mem", "rel")] == [
@@ -164,7 +172,7 @@ def test_what_cannot_be_reported_is_said_before_playing(
 
 
 def test_settings_that_cannot_work(tmp_path: Path) -> None:
-    for wrong in ({"episodes": 0}, {"workers": 0}, {"precision": "float16"}):
+    for wrong in ({"episodes": 0}, {"max_steps": 0}, {"workers": 0}, {"precision": "float16"}):
         with pytest.raises(ConfigError):
             TransferConfig(**wrong)
     with pytest.raises(DeviceError):
