@@ -31,7 +31,7 @@ from relagent.envs.observations import (
     observation_space,
     tokenize,
 )
-from relagent.envs.pairs import PAIRS, Pair, ladder_of, pair_of
+from relagent.envs.pairs import PAIRS, Pair, canonical_id, ladder_of, pair_of
 from relagent.envs.pool import (
     ActionError,
     BackendError,
@@ -72,6 +72,7 @@ __all__ = [
     "UnknownEnvironmentError",
     "UnsupportedSpaceError",
     "backend_of",
+    "canonical_id",
     "check_parts",
     "check_space",
     "default_parts",

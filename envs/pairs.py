@@ -7,6 +7,9 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import gymnasium as gym
+from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -114,8 +117,23 @@ PAIRS: tuple[Pair, ...] = (
 )
 
 
+def canonical_id(env_id: str) -> str:
+    """The registered id that gymnasium takes an id for: without its module, with its version."""
+    import minigrid  # noqa: F401  # registers its ids with gymnasium
+
+    name = env_id.rpartition(":")[2]
+    try:
+        namespace, base, version = parse_env_id(name)
+    except gym.error.Error:  # no id at all
+        return env_id
+    if version is None:
+        version = find_highest_version(namespace, base)
+    return get_env_id(namespace, base, version)
+
+
 def pair_of(env_id: str) -> Pair | None:
     """The family that an environment belongs to, or None where the paper has none for it."""
+    env_id = canonical_id(env_id)
     return next((pair for pair in PAIRS if env_id in pair.env_ids), None)
 
 

@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from relagent.envs import has_time_limit, ladder_of, make_env, pair_of
+from relagent.envs import canonical_id, has_time_limit, ladder_of, make_env, pair_of
 from relagent.errors import RelagentError
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.encoder import is_grid_space
@@ -185,7 +185,11 @@ def group_runs(paths: Sequence[Path]) -> list[Group]:
     for path in paths:
         loaded = load_policy(path)
         settings = {k: v for k, v in to_json(loaded.config).items() if k not in _IGNORED}
-        settings |= {"steps": loaded.steps, "backend": loaded.backend}
+        settings |= {
+            "env": canonical_id(loaded.config.env),
+            "steps": loaded.steps,
+            "backend": loaded.backend,
+        }
         group = next((g for g in groups if g.settings == settings), None)
         if group is None:
             group = Group(settings)
@@ -234,7 +238,11 @@ def worlds_of(group: Group, config: TransferConfig, notes: list[str]) -> tuple[s
         worlds = ladder
     else:
         worlds = (env, pair.test_id)
-    chosen = dict.fromkeys((*worlds, *config.worlds))
+    chosen = dict.fromkeys(
+        # A module must stay: processes that play import it to know its worlds.
+        canonical_id(world) if pair_of(world) is not None else world
+        for world in (*worlds, *config.worlds)
+    )
     # Worlds of other families stand behind, in the order in which they were asked for.
     return tuple(sorted(chosen, key=lambda w: ladder.index(w) if w in ladder else len(ladder)))
 
@@ -296,7 +304,7 @@ def _row(group: Group, world: str, actions: str, episodes: dict[int, Episodes]) 
     config = group.config
     told = [e.successes for e in episodes.values() if e.successes is not None]
     return Row(
-        train=config.env,
+        train=group.settings["env"],
         world=world,
         memory=group.label,
         actions=actions,
@@ -314,10 +322,10 @@ def _row(group: Group, world: str, actions: str, episodes: dict[int, Episodes]) 
 def paper_number(train: str, world: str, memory: str) -> float | None:
     """Average reward in Table 4 of Kerg et al. (2020), where it has this training and world."""
     pair = pair_of(train)
-    if pair is None or train != pair.train_id or memory not in pair.paper:
+    if pair is None or canonical_id(train) != pair.train_id or memory not in pair.paper:
         return None
     on_train, on_test = pair.paper[memory]
-    return {pair.train_id: on_train, pair.test_id: on_test}.get(world)
+    return {pair.train_id: on_train, pair.test_id: on_test}.get(canonical_id(world))
 
 
 def _backend(group: Group) -> str:

@@ -6,7 +6,7 @@ import gymnasium as gym
 import minigrid  # noqa: F401  # registers its ids
 import pytest
 
-from relagent.envs import PAIRS, Pair, ladder_of, pair_of
+from relagent.envs import PAIRS, Pair, canonical_id, ladder_of, pair_of
 
 # A family's registered ids: name, then a size, then perhaps a number of objects.
 PATTERNS = {
@@ -52,6 +52,24 @@ def test_the_table_reads_as_printed() -> None:
     assert doorkey is not None
     assert doorkey.paper == {"mem": (0.94, 0.31), "rel": (0.93, 0.44)}
     assert ladder_of("MiniGrid-MemoryS7-v0")[-1] == "MiniGrid-MemoryS17Random-v0"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "canonical"),
+    [
+        ("MiniGrid-DoorKey-5x5", "MiniGrid-DoorKey-5x5-v0"),
+        ("minigrid:MiniGrid-DoorKey-5x5-v0", "MiniGrid-DoorKey-5x5-v0"),
+        ("minigrid:MiniGrid-DoorKey-5x5", "MiniGrid-DoorKey-5x5-v0"),
+        ("CartPole-v0", "CartPole-v0"),
+        ("NoSuchThing", "NoSuchThing"),
+        ("no id: at all!", "no id: at all!"),
+    ],
+)
+def test_an_id_is_known_however_it_is_written(env_id: str, canonical: str) -> None:
+    assert canonical_id(env_id) == canonical
+    pair, known = pair_of(env_id), pair_of(canonical)
+    assert pair is known
+    assert ladder_of(env_id) == (known.ladder if known is not None else (env_id,))
 
 
 def test_other_environments_have_no_family() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,16 @@ def test_seeds_make_one_row_and_everything_else_its_own(runs: Runs) -> None:
     assert [group.label for group in groups] == ["rel nu=5", "lstm", "rel nu=3", "rel nu=5"]
 
 
+def test_an_id_without_its_version_is_the_same_world(runs: Runs) -> None:
+    runs |= {"a": loaded(), "b": loaded(seed=1)}
+    config = TrainConfig(env="minigrid:MiniGrid-GoToDoor-5x5", seed=1)
+    runs["b"] = replace(runs["b"], config=config)
+    (group,) = group_runs([Path("b"), Path("a")])
+    assert worlds_of(group, TransferConfig(), []) == (WORLD, TEST_WORLD)
+    (alone,) = group_runs([Path("b")])
+    assert worlds_of(alone, TransferConfig(), []) == (WORLD, TEST_WORLD)
+
+
 def test_a_run_given_twice(runs: Runs) -> None:
     runs |= {"a": loaded(), "b": loaded()}
     with pytest.raises(TransferError, match="b and a have the same settings and the same seed 0"):
@@ -131,6 +142,7 @@ def test_worlds(runs: Runs) -> None:
     assert worlds(paired) == (WORLD, TEST_WORLD)
     assert worlds(paired, True) == (WORLD, middle, TEST_WORLD)
     assert worlds(paired, False, far, middle) == (WORLD, middle, TEST_WORLD, far)
+    assert worlds(paired, False, "minigrid:MiniGrid-GoToDoor-8x8") == (WORLD, TEST_WORLD)
     assert worlds(test) == (TEST_WORLD,)
     assert not notes
     assert worlds(alone) == ("MiniGrid-LavaGapS5-v0",)
@@ -151,6 +163,7 @@ def test_paper_numbers() -> None:
     assert [paper_number(small, w, m) for w in (small, large) for m in ("mem", "rel")] == [
         *(0.94, 0.93, 0.31, 0.44)
     ]
+    assert paper_number("MiniGrid-DoorKey-5x5", "minigrid:MiniGrid-DoorKey-16x16", "rel") == 0.44
     assert paper_number(small, "MiniGrid-DoorKey-8x8-v0", "rel") is None
     assert paper_number(large, large, "rel") is None  # the paper trained on the small world
     assert paper_number(small, large, "lstm") is None
