@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
 
@@ -215,10 +216,11 @@ class MemoryPolicy(BasePolicy):
     def distribution(self, latent: Tensor) -> Distribution:
         """Return the distribution over actions for outputs of the memory [N, H]."""
         latent = self.action_net(self.actor_layers(latent))
+        # A new one: what hung on the policy's own would keep its graph, which cannot be copied.
+        distribution = cast(Any, copy(self.action_dist))
         if isinstance(self.action_space, spaces.Box):
-            gaussian = cast(Any, self.action_dist)
-            return cast(Distribution, gaussian.proba_distribution(latent, self.log_std))
-        return cast(Distribution, cast(Any, self.action_dist).proba_distribution(latent))
+            return cast(Distribution, distribution.proba_distribution(latent, self.log_std))
+        return cast(Distribution, distribution.proba_distribution(latent))
 
     def values(self, latent: Tensor) -> Tensor:
         """Return the values [N] for outputs of the memory [N, H]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from relagent.memories import MEMORIES, Memory, MemoryOptionError
 from relagent.rl import MemoryPPO
 from relagent.rl.policy import PolicyOptionError, flatten_time
 
-from .worlds import OBSERVATIONS, small_model, toys, weights, world
+from .worlds import ACTIONS, OBSERVATIONS, small_model, toys, weights, world
 
 every_memory = pytest.mark.parametrize("memory", MEMORIES)
 
@@ -300,6 +301,18 @@ def test_wrong_options_get_one_clear_line(
         small_model(toys(), policy_kwargs={"memory_kwargs": {}, **options})
     message = str(caught.value)
     assert "\n" not in message and all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_policy_that_was_trained_can_be_copied(action: str) -> None:
+    model = small_model(toys(2, "box", action), "none")
+    model.learn(12 * 2)
+    copied = copy.deepcopy(model.policy)
+    assert all(map(torch.equal, copied.parameters(), model.policy.parameters()))
+    first = model.policy.distribution(torch.zeros(1, 8))
+    mode = first.mode().clone()
+    model.policy.distribution(torch.ones(5, 8))
+    assert torch.equal(first.mode(), mode)
 
 
 def test_state_dependent_exploration_is_refused() -> None:
