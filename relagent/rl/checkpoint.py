@@ -115,8 +115,13 @@ def restore_model(model: MemoryPPO, state: dict[str, Any]) -> None:
     """Give a freshly made model of the same kind everything that :func:`model_state` took.
 
     Raises:
-        ModelMismatchError: the spaces or the parameters do not fit.
+        ModelMismatchError: the spaces or the parameters do not fit, or only a policy was kept.
     """
+    if "optimizer" not in state:
+        raise ModelMismatchError(
+            "this is a policy to be played, not the state of a training: load it with "
+            "relagent.rl.load_policy, or train a new run"
+        )
     check_spaces(state, model.observation_space, model.action_space)
     _load_parameters(model.policy, state)
     model.policy.optimizer.load_state_dict(state["optimizer"])

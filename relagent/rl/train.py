@@ -191,16 +191,12 @@ def resume(
     config = config_for_resume(known, changes or {}, _MAY_CHANGE)
     model, worlds = make_model(config)
     where = provenance(device=str(model.device), backend=backend_of(worlds))
-    with RunDirectory.open_for_resume(path, where) as run:
+    with RunDirectory.open_for_resume(path) as run:
         if not run.saved:
-            run.rewind(0)
+            run.rewind(0, where)
             _begin_worlds(model, worlds, config.seed)
             return _learn(config, model, worlds, run, stop)
         state, checkpoint = read_training(run)
-        if "optimizer" not in state["model"]:
-            raise ResumeError(
-                f"{path} holds a policy to be played, not the state of a training: train a new run"
-            )
         restore_model(model, state["model"])
         if not _equal(worlds.replay(state["worlds"]), state["model"]["observations"]):
             raise ResumeError(
@@ -208,7 +204,7 @@ def resume(
                 f"{backend_of(worlds)}, saved with {state['backend']}): resume with the versions "
                 "in provenance.json"
             )
-        run.rewind(checkpoint.step)
+        run.rewind(checkpoint.step, where)
         restore_random_states(state["random"])
         return _learn(config, model, worlds, run, stop, state["pending"])
 

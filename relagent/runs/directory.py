@@ -125,26 +125,17 @@ class RunDirectory:
         return cls(Path(path))
 
     @classmethod
-    def open_for_resume(cls, path: Path | str, provenance: Mapping[str, Any] | None = None) -> Self:
-        """Take a run over, and note who did; then :meth:`load_checkpoint` and :meth:`rewind`.
+    def open_for_resume(cls, path: Path | str) -> Self:
+        """Take a run over; then :meth:`load_checkpoint` and :meth:`rewind`.
 
         Raises:
             RunNotFoundError: there is none.
             RunInUseError: a living process writes to it.
-            RunDamagedError: its provenance cannot be read.
             RunWriteError: no permission or no space.
         """
         run = cls.open(path)
         with _writing(run.path):
             run._lock = _lock(run.path)
-            try:
-                if provenance is not None:
-                    known = run.read_provenance()
-                    resumed = [*known.get("resumed", []), dict(provenance)]
-                    run._write("provenance.json", {**known, "resumed": resumed})
-            except BaseException:
-                run.close()
-                raise
         return run
 
     def close(self) -> None:
@@ -232,16 +223,21 @@ class RunDirectory:
         """The rows so far; one that was cut short by a crash is left out."""
         return [row for _, row in self._rows()]
 
-    def rewind(self, step: int) -> None:
-        """Forget what came after a step: a resumed run writes it again.
+    def rewind(self, step: int, provenance: Mapping[str, Any] | None = None) -> None:
+        """Forget what came after a step, a resumed run writes it again; and note who resumes.
 
         Rows of later steps, and rows cut short, are dropped. Later checkpoints (those that could
         not be used) are set aside under another name.
 
         Raises:
+            RunDamagedError: the provenance cannot be read.
             RunWriteError: no permission or no space.
         """
         with _writing(self.path):
+            if provenance is not None:
+                known = self.read_provenance()
+                resumed = [*known.get("resumed", []), dict(provenance)]
+                self._write("provenance.json", {**known, "resumed": resumed})
             kept = b"".join(line for line, row in self._rows() if row["step"] <= step)
             write_atomically(self._metrics, kept)
             for path in checkpoint.checkpoints(self.checkpoints):

@@ -109,9 +109,9 @@ def resume(
     config = config_for_resume(run_config, changes or {}, MAY_CHANGE)
     training = Training(config)
     where = provenance(device=str(training.device), backend=None)
-    with RunDirectory.open_for_resume(path, where) as run:
+    with RunDirectory.open_for_resume(path) as run:
         if not run.saved:
-            run.rewind(0)
+            run.rewind(0, where)
             return training.run(run, stop or (lambda: False))
         state, checkpoint = read_checkpoint(run)
         if checkpoint.step > training.total:
@@ -120,7 +120,7 @@ def resume(
                 "that are asked for: leave the number out, or give a larger one"
             )
         training.restore(state, checkpoint.step)
-        run.rewind(checkpoint.step)
+        run.rewind(checkpoint.step, where)
         return training.run(run, stop or (lambda: False))
 
 

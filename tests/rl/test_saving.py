@@ -15,7 +15,7 @@ from relagent.memories.cells import LSTMCell
 from relagent.rl import MemoryPPO, load_policy
 from relagent.rl.checkpoint import ModelMismatchError, make_policy, model_state
 from relagent.rl.policy import PolicyOptionError
-from relagent.rl.train import TrainConfig, resume
+from relagent.rl.train import TrainConfig, make_model, resume
 from relagent.runs.checkpoint import CheckpointDamagedError, save_file
 from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import pack
@@ -116,6 +116,24 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(tmp_path: Path) -> None:
     for call in (load_policy, MemoryPPO.load, resume):
         with pytest.raises(ModelMismatchError, match="holds no agent"):
             call(tmp_path / "run")
+
+
+def test_training_does_not_go_on_from_a_policy_alone(tmp_path: Path) -> None:
+    config = TrainConfig(env="CartPole-v1", n_envs=1, device="cpu")
+    model, worlds = make_model(config)
+    slim = {
+        name: value
+        for name, value in model_state(model).items()
+        if name not in ("optimizer", "counters", "memory")
+    }
+    with RunDirectory.create(tmp_path / "run", config, {}) as run:
+        run.save_checkpoint(5, *pack({"model": slim, "backend": "gymnasium"}))
+    made = (tmp_path / "run" / "provenance.json").read_bytes()
+    for call in (lambda: MemoryPPO.load(tmp_path / "run", worlds), lambda: resume(run.path)):
+        with pytest.raises(ModelMismatchError, match="this is a policy to be played"):
+            call()
+    assert load_policy(tmp_path / "run").steps == 5
+    assert (tmp_path / "run" / "provenance.json").read_bytes() == made
 
 
 def test_a_policy_that_diverged_is_not_played() -> None:

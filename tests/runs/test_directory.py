@@ -84,15 +84,19 @@ def test_missing_and_damaged_runs(tmp_path: Path) -> None:
             run.read_config(Settings)
         assert "\n" not in str(caught.value)
     (tmp_path / "provenance.json").unlink()
-    with pytest.raises(RunDamagedError, match=r"provenance\.json"):
-        RunDirectory.open_for_resume(tmp_path, {})
-    RunDirectory.open_for_resume(tmp_path).close()  # not locked by the failure
+    with (
+        RunDirectory.open_for_resume(tmp_path) as run,
+        pytest.raises(RunDamagedError, match=r"provenance\.json"),
+    ):
+        run.rewind(0, {})
 
 
 def test_who_resumed_is_noted(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path, Settings(), {"device": "cpu"}).close()
     for device in ("cuda", "cpu"):
-        RunDirectory.open_for_resume(tmp_path, {"device": device}).close()
+        with RunDirectory.open_for_resume(tmp_path) as run:
+            run.rewind(0, {"device": device})
+    RunDirectory.open_for_resume(tmp_path).close()  # took it over, and did not go on
     known = RunDirectory.open(tmp_path).read_provenance()
     assert known == {"device": "cpu", "resumed": [{"device": "cuda"}, {"device": "cpu"}]}
 

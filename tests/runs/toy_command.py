@@ -33,7 +33,7 @@ def main() -> int:
     add_arguments(parser, ToyConfig)
     arguments = parser.parse_args()
     if arguments.resume:
-        run = RunDirectory.open_for_resume(arguments.resume, provenance())
+        run = RunDirectory.open_for_resume(arguments.resume)
         config = from_arguments(ToyConfig, arguments, run.read_config(ToyConfig))
     else:
         config = from_arguments(ToyConfig, arguments)
@@ -52,7 +52,7 @@ def main() -> int:
         weight, velocity = state["weight"], state["velocity"]
         restore_random_states(state["random"])
         step = found.step
-        run.rewind(step)
+        run.rewind(step, provenance())
 
     with run, GracefulStop() as stop:
         while step < config.steps and not stop.requested:
