@@ -143,16 +143,12 @@ class ProgressCallback(BaseCallback):
     """Show steps, steps/s, time left, mean reward and success rate.
 
     Args:
-        total: environment steps of the whole run.
+        progress: where; who made it closes it, since callbacks are not told of an error.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, progress: TrainingProgress) -> None:
         super().__init__()
-        self.total = total
-
-    def _on_training_start(self) -> None:
-        self.progress = TrainingProgress(self.total, self.num_timesteps, "steps")
-        self.progress.start()
+        self.progress = progress
 
     def _on_step(self) -> bool:
         return True
@@ -168,6 +164,3 @@ class ProgressCallback(BaseCallback):
         if not successes:
             return reward
         return f"{reward}, success {100 * float(np.mean(successes)):.0f}%"
-
-    def _on_training_end(self) -> None:
-        self.progress.stop()

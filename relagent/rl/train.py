@@ -35,6 +35,7 @@ from relagent.runs.config import Config, ConfigError, check_seed, option, to_jso
 from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDirectory, default_run_path
 from relagent.runs.packing import pack
+from relagent.runs.progress import TrainingProgress
 from relagent.runs.provenance import provenance
 from relagent.runs.random_states import random_states, restore_random_states
 from relagent.runs.resuming import (
@@ -297,11 +298,12 @@ def _learn(
     unfinished = model.num_timesteps < config.steps
     try:
         if unfinished:
-            model.learn(
-                config.steps - model.num_timesteps,
-                CallbackList([checkpoints, AttentionCallback(), ProgressCallback(config.steps)]),
-                reset_num_timesteps=False,
-            )
+            with TrainingProgress(config.steps, model.num_timesteps, "steps") as progress:
+                model.learn(
+                    config.steps - model.num_timesteps,
+                    CallbackList([checkpoints, AttentionCallback(), ProgressCallback(progress)]),
+                    reset_num_timesteps=False,
+                )
         if checkpoints.stopped:
             print(
                 f"stopped after {checkpoints.saved_at:,} steps; go on with: "

@@ -50,20 +50,12 @@ class TrainingProgress:
         self.task = self.bar.add_task("", total=total, completed=done, figures="")
         self.begun = self.spoken = time.monotonic()
 
-    def start(self) -> None:
-        """Show it; ``with`` does so too."""
-        self.bar.start()
-
-    def stop(self) -> None:
-        """Leave it as it is."""
-        self.bar.stop()
-
     def __enter__(self) -> Self:
-        self.start()
+        self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.bar.stop()
 
     def update(self, done: int, figures: str | None = None) -> None:
         """Say how much is done and, where there are new ones, the figures."""
