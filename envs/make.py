@@ -29,7 +29,7 @@ Backend = Literal["auto", "envpool", "minigrid"]
 
 
 class UnknownEnvironmentError(RelagentError):
-    """No registered environment has this id, or one that has cannot be made."""
+    """No registered environment has this id, or one that has cannot be made or begun."""
 
 
 class EnvCountError(RelagentError):
@@ -92,6 +92,7 @@ def make_vec_env(
     if backend not in ("auto", "envpool", "minigrid"):
         raise BackendError(f"unknown backend {backend!r}: choose auto, envpool or minigrid.")
     template = make_env(env_id, parts)
+    check_reset(env_id, template)
     if template.spec is not None:
         env_id = template.spec.id  # gymnasium takes ids without their version
     venv: VecEnv
@@ -148,6 +149,18 @@ def default_parts(env_id: str) -> tuple[str, ...]:
     varies = mission_varies(env)
     env.close()
     return tuple(part for part in PARTS if part != "mission" or varies)
+
+
+def check_reset(env_id: str, env: gym.Env[Any, Any]) -> None:
+    """Check that a world can begin an episode: some look for what they need only then.
+
+    Raises:
+        UnknownEnvironmentError: it cannot.
+    """
+    try:
+        env.reset(seed=0)
+    except gym.error.Error as error:
+        raise UnknownEnvironmentError(f"{env_id} cannot begin an episode: {error}") from error
 
 
 def has_time_limit(env: gym.Env[Any, Any]) -> bool:

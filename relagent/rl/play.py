@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from relagent.envs import make_env
+from relagent.envs import check_reset, make_env
 from relagent.envs.make import UnsupportedSpaceError
 from relagent.envs.observations import ObservationPartsError
 from relagent.errors import RelagentError
@@ -143,7 +143,7 @@ def check_world(policy: MemoryPolicy, env_id: str) -> None:
     Raises:
         WorldMismatchError: observations or actions are not those of its training.
         UnsupportedSpaceError: its actions are not Discrete.
-        UnknownEnvironmentError: no registered environment has this id.
+        UnknownEnvironmentError: no registered environment has this id, or it cannot be begun.
     """
     if not isinstance(policy.action_space, spaces.Discrete):
         raise UnsupportedSpaceError(
@@ -157,6 +157,7 @@ def check_world(policy: MemoryPolicy, env_id: str) -> None:
             f"{env_id} is no MiniGrid or BabyAI world, but this agent was trained on one: choose "
             "such a world"
         ) from error
+    check_reset(env_id, env)
     env.close()
     for name in ("observation_space", "action_space"):
         known, found = getattr(policy, name), getattr(env, name)

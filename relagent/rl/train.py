@@ -22,7 +22,14 @@ from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoar
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 from torch.utils.tensorboard import SummaryWriter
 
-from relagent.envs import ImpairedSightVecEnv, Impairments, backend_of, make_vec_env
+from relagent.envs import (
+    ImpairedSightVecEnv,
+    Impairments,
+    UnsupportedSpaceError,
+    backend_of,
+    check_parts,
+    make_vec_env,
+)
 from relagent.memories import MEMORIES, make_memory
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.relevancy import RelevancyMemory
@@ -133,6 +140,8 @@ class TrainConfig(Config):
         for name in ("gamma", "gae_lambda", *Impairments._fields):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(name, getattr(self, name), "it must be between 0 and 1")
+        if self.parts is not None and "image" not in check_parts(self.parts):
+            raise ConfigError("parts", self.parts, "image must be among them")
         # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
         make_memory(self.memory, 1, 1, **self.memory_options)
 
@@ -214,7 +223,12 @@ _MAY_CHANGE = ("steps", "device", "threads")
 
 
 def make_model(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
-    """Return an untrained model with these settings, and the worlds that it acts in."""
+    """Return an untrained model with these settings, and the worlds that it acts in.
+
+    Raises:
+        UnsupportedSpaceError: pictures with channels last.
+        RelagentError: another setting that cannot work.
+    """
     torch.set_num_threads(config.threads)
     venv = make_vec_env(
         config.env,
@@ -254,6 +268,12 @@ def make_model(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
         seed=config.seed,
         device=computing_device(config.device),
     )
+    if model.get_env() is not worlds:
+        # stable-baselines3 turns such pictures, outside of the worlds that are begun here.
+        raise UnsupportedSpaceError(
+            f"{config.env} observes pictures with channels last ({worlds.observation_space}): "
+            "train on it by relagent.rl.MemoryPPO, or register a world with channels first"
+        )
     return model, worlds
 
 

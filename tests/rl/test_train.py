@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
+from gymnasium import spaces
+from minigrid.envs import EmptyEnv
 from rich.progress import Progress
 
+from relagent.envs import ObservationPartsError, UnknownEnvironmentError, UnsupportedSpaceError
+from relagent.rl.play import check_world
 from relagent.rl.ppo import MemoryPPO, TrainingDivergedError
-from relagent.rl.train import TrainConfig, train
+from relagent.rl.train import TrainConfig, make_model, train
+from relagent.runs.config import ConfigError
 
 SMALL: dict[str, Any] = {
     "memory": "none",
@@ -21,6 +28,53 @@ SMALL: dict[str, Any] = {
     "hidden_size": 8,
     "device": "cpu",
 }
+
+
+class Pictures(gym.Env[Any, Any]):
+    """A world of pictures with channels last."""
+
+    observation_space = spaces.Box(0, 255, (40, 40, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return self.observation_space.sample(), {}
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    gym.register("relagent-pictures-v0", entry_point=Pictures, max_episode_steps=5)
+    return "relagent-pictures-v0"
+
+
+def test_pictures_are_refused_before_there_is_a_run(tmp_path: Path, pictures: str) -> None:
+    with pytest.raises(UnsupportedSpaceError, match="pictures with channels last") as caught:
+        train(TrainConfig(env=pictures, **SMALL), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_world_that_cannot_begin_is_refused_before_there_is_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks_a_package(*_: Any, **__: Any) -> None:
+        raise gym.error.DependencyNotInstalled("imageio is missing")
+
+    world = "MiniGrid-Empty-5x5-v0"  # EnvPool has it, too
+    config = TrainConfig(env=world, **SMALL)
+    policy = make_model(config)[0].policy
+    monkeypatch.setattr(EmptyEnv, "reset", lacks_a_package)
+    for call in (lambda: train(config, tmp_path / "run"), lambda: check_world(policy, world)):
+        with pytest.raises(UnknownEnvironmentError, match=r"cannot begin.*imageio is missing"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_grid_is_not_trained_on_unseen() -> None:
+    with pytest.raises(ConfigError, match="image must be among them"):
+        TrainConfig(env="MiniGrid-Empty-5x5-v0", parts=("direction", "previous_action"))
+    with pytest.raises(ObservationPartsError, match="choose one or more"):
+        TrainConfig(env="MiniGrid-Empty-5x5-v0", parts=("sound",))
 
 
 def test_an_error_leaves_the_terminal_as_it_was(
