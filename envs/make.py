@@ -16,6 +16,7 @@ from relagent.envs.observations import (
     PARTS,
     GridObservation,
     ObservationPartsError,
+    UnsupportedSpaceError,
     mission_varies,
 )
 from relagent.envs.pool import BackendError, EnvPoolVecEnv, pool_ids
@@ -34,10 +35,6 @@ class UnknownEnvironmentError(RelagentError):
 
 class EnvCountError(RelagentError):
     """A number of environments or threads below one."""
-
-
-class UnsupportedSpaceError(RelagentError):
-    """An environment whose observations or actions are of a kind that agents here cannot take."""
 
 
 class PythonVecEnv(DummyVecEnv):
@@ -123,10 +120,12 @@ def make_env(env_id: str, parts: Sequence[str] | None = None) -> gym.Env[Any, An
 
     Raises:
         UnknownEnvironmentError: no registered environment has this id.
-        UnsupportedSpaceError: its observations are none of Box, Discrete or Dict of those.
+        UnsupportedSpaceError: see ``check_space`` and ``check_actions``; or a MiniGrid world whose
+            view or actions are not those of the registered ones.
         ObservationPartsError: see ``check_parts``; or parts of an environment that has none.
     """
     env = _gym_make(env_id)
+    check_actions(env_id, env.action_space)
     if _is_grid(env):
         return GridObservation(env, parts if parts is not None else default_parts(env_id))
     if parts is not None:
@@ -216,6 +215,24 @@ def check_space(env_id: str, space: spaces.Space[Any]) -> None:
         raise UnsupportedSpaceError(
             f"{env_id} observes {space}: only Box, Discrete and a Dict of those can be used; "
             "relagent.envs.make_env makes a MiniGrid world observe such."
+        )
+    if any(np.any(getattr(leaf, "start", 0)) for leaf in leaves):
+        raise UnsupportedSpaceError(
+            f"{env_id} observes {space}: only numbers from 0 can be used; shift them by a "
+            "gymnasium.ObservationWrapper."
+        )
+
+
+def check_actions(env_id: str, space: spaces.Space[Any]) -> None:
+    """Check that an agent's actions, numbers from 0, are this environment's.
+
+    Raises:
+        UnsupportedSpaceError: they are not.
+    """
+    if np.any(getattr(space, "start", 0)):
+        raise UnsupportedSpaceError(
+            f"{env_id} takes actions {space}: only numbers from 0 can be used; shift them by a "
+            "gymnasium.ActionWrapper."
         )
 
 

@@ -53,6 +53,10 @@ class ObservationPartsError(RelagentError):
     """The requested parts of the observation are not a choice of those that exist."""
 
 
+class UnsupportedSpaceError(RelagentError):
+    """An environment whose observations or actions are of a kind that agents here cannot take."""
+
+
 @lru_cache(maxsize=65536)
 def _tokens(mission: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     ids = [_WORD_IDS.get(word, UNKNOWN_WORD) for word in re.findall(r"[a-z0-9]+", mission.lower())]
@@ -137,12 +141,14 @@ class GridObservation(gym.Wrapper[Observation, int, Any, Any], gym.utils.RecordC
 
     Raises:
         ObservationPartsError: see ``check_parts``.
+        UnsupportedSpaceError: a view of another size than ``VIEW``, or more actions than seven.
     """
 
     def __init__(self, env: gym.Env[Any, Any], parts: Sequence[str] = PARTS) -> None:
         gym.utils.RecordConstructorArgs.__init__(self, parts=parts)
         gym.Wrapper.__init__(self, env)
         self.parts = check_parts(parts)
+        _check_world(env)
         self.observation_space = observation_space(self.parts)
 
     def reset(
@@ -168,3 +174,21 @@ class GridObservation(gym.Wrapper[Observation, int, Any, Any], gym.utils.RecordC
             "mission": tokenize(raw["mission"]).copy(),
         }
         return {part: every[part] for part in self.parts}
+
+
+def _check_world(env: gym.Env[Any, Any]) -> None:
+    """Check that a MiniGrid world of somebody's own sees and acts as the registered ones do."""
+    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    seen, actions = env.observation_space, env.action_space
+    parts = seen.spaces if isinstance(seen, spaces.Dict) else {}
+    view = parts["image"].shape if {"image", "direction", "mission"} <= parts.keys() else seen
+    if view != VIEW:
+        raise UnsupportedSpaceError(
+            f"{name} sees {view}: only MiniGrid's own observations with a view of {VIEW} can be "
+            "used; leave agent_view_size at 7, and wrappers away"
+        )
+    if not (isinstance(actions, spaces.Discrete) and actions.n <= NO_ACTION):
+        raise UnsupportedSpaceError(
+            f"{name} takes actions {actions}: only Discrete ones, at most {NO_ACTION}, can be used "
+            "in a MiniGrid world"
+        )

@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from relagent.envs import check_space, make_vec_env
+from relagent.envs import check_actions, check_space, make_vec_env
 from relagent.errors import RelagentError
 from relagent.memories import AnyState, take_rows
 from relagent.rl.exploring import ExploringStarts
@@ -240,4 +240,5 @@ def _made(env: GymEnv | str | None, seed: int | None) -> Any:
     if env is not None:
         name = getattr(getattr(env, "spec", None), "id", type(env).__name__)
         check_space(name, env.observation_space)
+        check_actions(name, env.action_space)
     return env

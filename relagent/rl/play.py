@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from relagent.envs import check_reset, make_env
-from relagent.envs.make import UnsupportedSpaceError
+from relagent.envs import UnsupportedSpaceError, check_reset, make_env
 from relagent.envs.observations import ObservationPartsError
 from relagent.errors import RelagentError
 from relagent.rl.episodes import MAX_STEPS, Job, Result, parts_of, play_rows

@@ -179,6 +179,8 @@ def test_bad_requests_are_named(register: Any) -> None:
         make_vec_env("CartPole-v1", 1, 0, backend="envpool")
     with pytest.raises(ObservationPartsError, match="has no parts"):
         make_vec_env("CartPole-v1", 1, 0, parts=["image"])
+    with pytest.raises(UnsupportedSpaceError, match=r"observes Discrete.*only numbers from 0"):
+        make_vec_env(register(spaces.Discrete(3, start=1)), 1, 0)
     with pytest.raises(UnsupportedSpaceError, match="only Box, Discrete and a Dict"):
         make_vec_env(register(spaces.Tuple([spaces.Discrete(2)])), 1, 0)
 

@@ -6,10 +6,13 @@ import gymnasium as gym
 import minigrid  # noqa: F401  # registers its ids
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
+from minigrid.envs import EmptyEnv
+from minigrid.wrappers import ImgObsWrapper
 from stable_baselines3.common.preprocessing import is_image_space
 
 from relagent.envs import (
@@ -23,6 +26,7 @@ from relagent.envs import (
     WORDS,
     GridObservation,
     ObservationPartsError,
+    UnsupportedSpaceError,
     default_parts,
     detokenize,
     make_env,
@@ -153,6 +157,27 @@ def test_parts_are_minigrids_own(parts: list[str], actions: list[int], seed: int
             assert info["is_success"] == (float(reward) > 0)
             break
         assert "is_success" not in info
+
+
+@pytest.mark.parametrize(
+    ("world", "words"),
+    [
+        (lambda: EmptyEnv(agent_view_size=5), r"EmptyEnv sees \(5, 5, 3\).*agent_view_size at 7"),
+        (lambda: ImgObsWrapper(EmptyEnv()), r"EmptyEnv sees Box.*wrappers away"),
+        (lambda: ActionsEnv(spaces.Discrete(9)), r"takes actions Discrete\(9\).*at most 7"),
+        (lambda: ActionsEnv(spaces.MultiDiscrete([2, 2])), r"only Discrete ones"),
+    ],
+)
+def test_worlds_unlike_the_registered_ones_are_named(world: Any, words: str) -> None:
+    with pytest.raises(UnsupportedSpaceError, match=words) as caught:
+        GridObservation(world())
+    assert "\n" not in str(caught.value)
+
+
+class ActionsEnv(EmptyEnv):
+    def __init__(self, actions: spaces.Space[Any]) -> None:
+        super().__init__()
+        self.action_space: Any = actions
 
 
 def test_an_episode_starts_without_a_previous_action() -> None:

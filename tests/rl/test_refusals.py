@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from minigrid.wrappers import ImgObsWrapper
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -15,7 +18,7 @@ from relagent.rl.acting import ModelOptionError
 from relagent.rl.encoder import EncoderError, GridEncoder
 from relagent.rl.ppo import TrainingDivergedError
 
-from .worlds import last_rollout, small_model, toys
+from .worlds import Toy, last_rollout, small_model, toys
 
 
 class Bad(VecEnvWrapper):
@@ -60,6 +63,16 @@ def test_a_world_as_minigrid_makes_it_is_refused_with_advice() -> None:
         MemoryPPO("RelLstmPolicy", world)
     with pytest.raises(EncoderError, match=r"\(3, 7, 7\).*relagent\.envs\.make_env"):
         MemoryPPO("RelLstmPolicy", ImgObsWrapper(world))
+
+
+@pytest.mark.parametrize(
+    "actions", [spaces.Discrete(3, start=-1), spaces.MultiDiscrete([2, 3], start=[0, 1])]
+)
+def test_actions_that_do_not_count_from_0_are_refused(actions: spaces.Space[Any]) -> None:
+    world = Toy()
+    world.action_space = actions
+    with pytest.raises(UnsupportedSpaceError, match=r"Toy takes actions .*only numbers from 0"):
+        MemoryPPO("LstmPolicy", world)
 
 
 def test_the_id_of_a_world_is_enough() -> None:
