@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relagent.analysis.gradients import unroll_with_handles
-from relagent.envs import GridObservation, evaluation_seeds, make_env
-from relagent.rl.episodes import choose
+from relagent.envs import GridObservation, evaluation_seeds, has_time_limit, make_env
+from relagent.rl.episodes import MAX_STEPS, choose
 from relagent.rl.play import check_world
 from relagent.rl.policy import MemoryPolicy
 
@@ -83,6 +83,7 @@ def play_episode(
     generator = np.random.default_rng((seed, 1))  # the choices' own stream, as in play
     observation, _ = env.reset(seed=seed)
     state = policy.initial_state(1)
+    most = None if has_time_limit(env) else MAX_STEPS
     features, actions, shown = [], [], []
     total, over, info = 0.0, False, dict[str, Any]()
     while not over:
@@ -96,7 +97,7 @@ def play_episode(
         actions.append(action)
         observation, reward, terminated, truncated, info = env.step(action)
         total += float(reward)
-        over = terminated or truncated
+        over = terminated or truncated or len(actions) == most
     env.close()
     count = int(cast(Any, policy.action_space).n)
     return Episode(

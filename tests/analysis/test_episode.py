@@ -11,7 +11,7 @@ import torch
 
 from relagent.analysis.episode import choice_gradients, play_episode
 from relagent.analysis.gradients import gradient_norms
-from relagent.envs.seeding import SeedError
+from relagent.envs import SeedError, make_env
 from relagent.rl.checkpoint import load_policy
 from relagent.rl.play import WorldMismatchError, play
 from relagent.rl.policy import MemoryPolicy
@@ -80,6 +80,15 @@ def test_log_probabilities_are_those_of_the_policy(policy: MemoryPolicy) -> None
         logits = episode.policy.action_net(episode.policy.actor_layers(outputs[:, 0]))
         expected = logits.log_softmax(dim=1).gather(1, torch.tensor(episode.actions)[:, None])
         torch.testing.assert_close(episode.log_probabilities(outputs), expected[:, 0])
+
+
+def test_a_world_without_a_time_limit_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relagent.analysis.episode.MAX_STEPS", 7)
+    world = make_env("CliffWalking-v1")
+    policy = MemoryPolicy(
+        world.observation_space, world.action_space, lambda _: 0.0, "lstm", hidden_size=4
+    )
+    assert len(play_episode(policy, "CliffWalking-v1", greedy=True).actions) == 7
 
 
 def test_impossible_requests_are_refused(policy: MemoryPolicy) -> None:
