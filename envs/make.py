@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from relagent.envs.observations import (
     UnsupportedSpaceError,
     mission_varies,
 )
+from relagent.envs.pairs import canonical_id
 from relagent.envs.pool import BackendError, EnvPoolVecEnv, pool_ids
 from relagent.envs.seeding import training_seeds
 from relagent.errors import RelagentError
@@ -179,16 +181,19 @@ def backend_of(venv: VecEnv) -> str:
 def _gym_make(env_id: str) -> gym.Env[Any, Any]:
     import minigrid  # noqa: F401  # registers its ids with gymnasium
 
+    if ":" in env_id:
+        try:
+            importlib.import_module(env_id.rpartition(":")[0])
+        except (ImportError, ValueError, TypeError) as error:  # the last two: no name of a module
+            raise UnknownEnvironmentError(
+                f"{env_id!r} names a module that cannot be imported: {error}"
+            ) from error
     try:
         # The checker complains about minigrid's own text space at every reset.
         return gym.make(env_id, disable_env_checker=True)
     except (gym.error.Error, ImportError) as error:
-        if env_id in gym.registry:
+        if canonical_id(env_id) in gym.registry:
             raise UnknownEnvironmentError(f"{env_id} cannot be made: {error}") from error
-        if isinstance(error, ImportError) and ":" in env_id:
-            raise UnknownEnvironmentError(
-                f"{env_id!r} names a module that cannot be imported: {error}"
-            ) from error
         near = difflib.get_close_matches(env_id, list(gym.registry), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "give an id such as CartPole-v1."
         raise UnknownEnvironmentError(f"unknown environment {env_id!r}: {hint}") from error

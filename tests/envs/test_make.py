@@ -147,6 +147,10 @@ def test_the_judge_is_one_python_environment() -> None:
         ("CartPole-v77", "did you mean .*CartPole-v1"),
         ("no such thing", "give an id such as"),
         ("", "give an id such as"),
+        (":CartPole-v1", "':CartPole-v1' names a module that cannot be imported"),
+        ("..x:y", "'..x:y' names a module that cannot be imported"),
+        ("a:b:c", "'a:b:c' names a module that cannot be imported"),
+        ("minigrid:MiniGrid-DorKey-5x5-v0", "did you mean .*MiniGrid-DoorKey-5x5-v0"),
         ("nosuchpackage:Some-v0", "'nosuchpackage:Some-v0' names a module that cannot be imported"),
     ],
 )
@@ -161,8 +165,9 @@ def test_a_world_that_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch) -
         raise gym.error.DependencyNotInstalled("box2d is not installed")
 
     monkeypatch.setattr(gym, "make", lacks_a_package)
-    with pytest.raises(UnknownEnvironmentError, match="CartPole-v1 cannot be made: box2d is not"):
-        make_vec_env("CartPole-v1", 1, 0)
+    for env_id in ("CartPole-v1", "CartPole", "gymnasium:CartPole-v1"):
+        with pytest.raises(UnknownEnvironmentError, match=f"^{env_id} cannot be made: box2d is"):
+            make_vec_env(env_id, 1, 0)
 
 
 def test_bad_requests_are_named(register: Any) -> None:
