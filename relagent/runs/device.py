@@ -15,7 +15,7 @@ def computing_device(name: str) -> torch.device:
     """Return the device of that name; ``auto`` is CUDA where there is one.
 
     Raises:
-        DeviceError: no such kind of device, or none here.
+        DeviceError: no such kind of device, or none here, or none of that number.
     """
     there = torch.cuda.is_available()
     if name == "auto":
@@ -28,4 +28,7 @@ def computing_device(name: str) -> torch.device:
         raise DeviceError(f"unknown device {name!r}: choose auto, cpu or cuda")
     if name.startswith("cuda") and not there:
         raise DeviceError("no CUDA device is to be had here: choose --device cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise DeviceError(f"there is no {name} here: choose cuda, or cuda:0 to cuda:{last}")
     return device
