@@ -51,6 +51,13 @@ class RunExistsError(RunError):
         )
 
 
+class RunPathError(RunError):
+    """A new run where a file is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} cannot be a folder, a file stands there; choose another path")
+
+
 class RunInUseError(RunError):
     """A run that a living process is writing to."""
 
@@ -94,12 +101,16 @@ class RunDirectory:
 
         Raises:
             RunExistsError: it holds a run already.
+            RunPathError: a file is in its place, or in that of a folder above.
             RunInUseError: a living process writes to it.
             RunWriteError: no permission or no space.
         """
         path = Path(path)
         with _writing(path):
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise RunPathError(path) from None
             run = cls(path, _lock(path))
             try:
                 if (path / "config.json").exists() or checkpoint.checkpoints(run.checkpoints):

@@ -23,6 +23,7 @@ from relagent.runs.directory import (
     RunExistsError,
     RunInUseError,
     RunNotFoundError,
+    RunPathError,
     RunWriteError,
     default_run_path,
 )
@@ -215,10 +216,12 @@ def test_a_row_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
 
 def test_no_place_for_a_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
-        with pytest.raises(RunWriteError, match="cannot write") as caught:
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunPathError, match="a file stands there; choose another path"):
             RunDirectory.create(path, Settings(), {})
-        assert "\n" not in str(caught.value)
+    with pytest.raises(RunWriteError, match="cannot write") as caught:
+        RunDirectory.create(Path("/proc/run"), Settings(), {})
+    assert "\n" not in str(caught.value)
 
 
 def test_provenance_names_versions_but_no_one(monkeypatch: pytest.MonkeyPatch) -> None:
