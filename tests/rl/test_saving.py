@@ -59,10 +59,11 @@ def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path: Path) -> None:
     assert same_weights(weights(first), weights(second))
 
 
-def test_settings_are_kept_and_may_be_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [str, Path])
+def test_settings_are_kept_and_may_be_changed(tmp_path: Path, kind: Any) -> None:
     logs = str(tmp_path / "logs")
     model = small_model(
-        toys(), "rel", tensorboard_log=logs, verbose=1, stats_window_size=7, gamma=0.5
+        toys(), "rel", tensorboard_log=kind(logs), verbose=1, stats_window_size=7, gamma=0.5
     )
     model.save(tmp_path / "model")
     again = MemoryPPO.load(tmp_path / "model", print_system_info=True, n_epochs=9)
