@@ -49,6 +49,10 @@ class PolicyOptionError(RelagentError):
     """A policy option that cannot work."""
 
 
+class PolicyInputError(RelagentError):
+    """Something that a policy cannot act on."""
+
+
 class MemoryPolicy(BasePolicy):
     """An actor-critic with a memory between the encoder and the two heads.
 
@@ -73,7 +77,7 @@ class MemoryPolicy(BasePolicy):
         optimizer_kwargs: options of the optimiser besides the learning rate.
 
     Raises:
-        PolicyOptionError: state-dependent exploration was asked for.
+        PolicyOptionError: state-dependent exploration was asked for, or layers of no size.
         MemoryOptionError: an unknown memory or impossible options.
     """
 
@@ -99,6 +103,14 @@ class MemoryPolicy(BasePolicy):
             raise PolicyOptionError(
                 "use_sde=True: state-dependent exploration is not offered with memories: leave it "
                 "False"
+            )
+        if not (
+            isinstance(net_arch, list | tuple)
+            and all(isinstance(width, int | np.integer) and width > 0 for width in net_arch)
+        ):
+            raise PolicyOptionError(
+                f"net_arch={net_arch!r} cannot work: give the sizes of the layers that the actor "
+                "and the critic have each, such as [64, 64]"
             )
         if optimizer_class is torch.optim.Adam:
             # One kernel for all of the many small parameters: four times faster.
@@ -326,7 +338,16 @@ class MemoryPolicy(BasePolicy):
 
         Returns:
             The action or actions, and the memory as a tuple of arrays.
+
+        Raises:
+            PolicyInputError: a tuple instead of an observation, or starts of another number.
+            MemoryInputError: a state that is not this memory's, or of another batch.
         """
+        if isinstance(cast(Any, observation), tuple):  # what reset() returns
+            raise PolicyInputError(
+                "the observation is a tuple: pass the observation alone, reset() returns "
+                "(observation, info)"
+            )
         self.set_training_mode(False)
         tensors, vectorized = self.obs_to_tensor(observation)
         first = next(iter(tensors.values())) if isinstance(tensors, dict) else tensors
@@ -336,11 +357,12 @@ class MemoryPolicy(BasePolicy):
             if state is None
             else tuple(torch.as_tensor(part, device=self.device) for part in state)
         )
-        starts = (
-            torch.zeros(batch, dtype=torch.bool, device=self.device)
-            if episode_start is None
-            else torch.as_tensor(np.asarray(episode_start), device=self.device).bool().view(batch)
-        )
+        flags = np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start)
+        if flags.size != batch:
+            raise PolicyInputError(
+                f"episode_start has {flags.size} values for {batch} observations: give one for each"
+            )
+        starts = torch.as_tensor(flags, device=self.device).bool().view(batch)
         with torch.no_grad():
             tensor, _, _, memory = self(tensors, memory, starts, deterministic)
         actions = self.to_env(tensor)

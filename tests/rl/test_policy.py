@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from relagent.memories import MEMORIES, Memory, MemoryOptionError
 from relagent.rl import MemoryPPO
-from relagent.rl.policy import PolicyOptionError, flatten_time
+from relagent.rl.policy import PolicyInputError, PolicyOptionError, flatten_time
 
 from .worlds import ACTIONS, OBSERVATIONS, small_model, toys, weights, world
 
@@ -292,6 +292,9 @@ def test_another_optimiser() -> None:
         ({"memory": "rel", "memory_kwargs": {"nu": 0}}, MemoryOptionError, ["nu=0", "at least 1"]),
         ({"memory": "lstm", "memory_kwargs": {"nu": 5}}, MemoryOptionError, ["'lstm'", "nu"]),
         ({"hidden_size": 0}, MemoryOptionError, ["hidden_size=0", "at least 1"]),
+        ({"net_arch": {"pi": [64], "vf": [64]}}, PolicyOptionError, ["net_arch={'pi'", "[64, 64]"]),
+        ({"net_arch": [0]}, PolicyOptionError, ["net_arch=[0]"]),
+        ({"net_arch": 64}, PolicyOptionError, ["net_arch=64"]),
     ],
 )
 def test_wrong_options_get_one_clear_line(
@@ -313,6 +316,17 @@ def test_a_policy_that_was_trained_can_be_copied(action: str) -> None:
     mode = first.mode().clone()
     model.policy.distribution(torch.ones(5, 8))
     assert torch.equal(first.mode(), mode)
+
+
+def test_what_cannot_be_acted_on_is_named() -> None:
+    model = small_model(toys(), "none")
+    observation: Any = np.zeros((4, 3), np.float32)
+    with pytest.raises(PolicyInputError, match=r"pass the observation alone"):
+        model.predict((observation[0], {}))  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(PolicyInputError, match=r"episode_start has 3 values for 4 observations"):
+        model.predict(observation, None, np.ones(3, bool))
+    single, _ = model.predict(observation[0], None, np.array(True))
+    assert single.shape == ()
 
 
 def test_state_dependent_exploration_is_refused() -> None:
