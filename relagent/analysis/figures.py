@@ -188,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             add_arguments(command, TRAINED_FIGURES[name][0])
     arguments = parser.parse_args(words)
     name = arguments.name
+    arguments.out.mkdir(parents=True, exist_ok=True)  # where it cannot be, nothing is computed
     files: dict[str, bytes] = {}
     if name in FIGURES:
         files[f"{name}.png"] = png(FIGURES[name]())
@@ -210,7 +211,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             "provenance": provenance(command=_without_places(words)),
         }
         files[f"{name}.json"] = json.dumps(record, indent=2, allow_nan=False).encode() + b"\n"
-    arguments.out.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         write_atomically(arguments.out / file, content)
         print(arguments.out / file)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from relagent.analysis.gradients import AnalysisInputError
 from relagent.memories import Memory
+from relagent.runs.config import ConfigError
 from relagent.tasks.base import Batch
 from relagent.tasks.run import LoadedModel
 
@@ -63,13 +64,24 @@ def take_sequences(loaded: LoadedModel, count: int) -> Sequences:
             window is read.
 
     Raises:
-        AnalysisInputError: ``count`` is not positive.
+        AnalysisInputError: ``count`` is not positive, or more than the data hold, or the model's
+            loss is no finite number.
     """
     if count < 1:
         raise AnalysisInputError(f"{count} sequences show nothing: ask for at least 1")
     model = loaded.model
-    batch = next(loaded.task.evaluation_batches("validation", count, loaded.config.seed, 0))
+    try:
+        batch = next(loaded.task.evaluation_batches("validation", count, loaded.config.seed, 0))
+    except ConfigError as error:
+        raise AnalysisInputError(f"{count} sequences are more than the data hold") from error
     batch = batch.to(next(model.parameters()).device)
     with torch.no_grad():
         x = batch.x if model.embedding is None else model.embedding(batch.x)
-    return Sequences(model.memory, x, model.head, batch)
+        taken = Sequences(model.memory, x, model.head, batch)
+        if not taken.loss(model.memory(x, model.memory.initial_state(x.shape[1]))[0]).isfinite():
+            raise AnalysisInputError(
+                f"after {loaded.updates:,} updates the model's loss is no finite number: training "
+                "diverged, and no gradient is left to look at; train a new run with a smaller "
+                "--learning-rate"
+            )
+    return taken

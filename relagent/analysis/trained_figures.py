@@ -255,6 +255,11 @@ class HeatmapsConfig(TrainedConfig):
         choices=("ptb", "mnist", "copy", "denoise"),
     )  # fmt: skip
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tasks:
+            raise ConfigError("tasks", self.tasks, "name at least one")
+
     def model(self, task: str, rho: int) -> TaskConfig:
         """Return the settings of one model: 7 pixels of MNIST make a step, as in the paper."""
         options: dict[str, Any] = {"nu": self.nu, "rho": rho, "nonlinearity": self.nonlinearity}

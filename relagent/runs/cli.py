@@ -25,6 +25,9 @@ _REFUSALS = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EFBIG,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
 }
 
 

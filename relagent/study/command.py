@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from relagent.runs.cli import GracefulStop, count
@@ -68,8 +69,10 @@ def do_grid(tasks: Sequence[Task], arguments: argparse.Namespace) -> int:
             else:
                 task.check_run()
                 left.append(task)
-        say = board.console.print
-        say(f"runs: {len(tasks)}, finished: {len(tasks) - len(left)}", highlight=False)
+        for folder in (arguments.root, arguments.results):
+            folder.mkdir(parents=True, exist_ok=True)  # where they cannot be, nothing is trained
+        say = partial(board.console.print, highlight=False, markup=False, soft_wrap=True)
+        say(f"runs: {len(tasks)}, finished: {len(tasks) - len(left)}")
         with board.live():
             if arguments.ray is not None:
                 from relagent.study.cluster import run_on_ray
@@ -80,12 +83,12 @@ def do_grid(tasks: Sequence[Task], arguments: argparse.Namespace) -> int:
                 run_here(left, board, lambda: stop.requested, jobs)
     for line in board:
         if line.state == "failed":
-            say(f"failed: {line.task.name}: {line.note}", highlight=False, markup=False)
+            say(f"failed: {line.task.name}: {line.note}")
     if stop.requested:
-        say("stopped; the same command goes on where it was", highlight=False)
+        say("stopped; the same command goes on where it was")
         return stop.exit_code
     if board.count("failed"):
-        say(f"{board.count('failed')} failed; the same command tries them again", highlight=False)
+        say(f"{board.count('failed')} failed; the same command tries them again")
         return 1
-    say(f"next: python -m relagent.study report --results {arguments.results}", highlight=False)
+    say(f"next: python -m relagent.study report --results {arguments.results}")
     return 0

@@ -50,13 +50,17 @@ RMSPROP_ALPHA = 0.99
 
 
 class DivergenceError(RelagentError):
-    """A loss or a gradient that is no finite number; no step was taken with it."""
+    """A loss or a gradient that is no finite number; no step was taken with it.
 
-    def __init__(self, update: int, loss: float, norm: float, path: Path) -> None:
+    Args:
+        update: the update that was not taken, or after which the weights had no finite loss.
+        found: what is no finite number, and where to see it.
+    """
+
+    def __init__(self, update: int, found: str) -> None:
         self.update = update
         super().__init__(
-            f"training diverged at update {update:,}: loss {loss}, gradient norm {norm}; no step "
-            f"was taken, batch and weights are in {path}; try a smaller --learning-rate"
+            f"training diverged at update {update:,}: {found}; try a smaller --learning-rate"
         )
 
 
@@ -77,8 +81,8 @@ def train(
         Whether training went to its end (it may have been asked to stop).
 
     Raises:
-        DivergenceError: the loss or the gradient is no longer finite. The run is saved as it was
-            before that step, and its result says so.
+        DivergenceError: a loss or a gradient is no longer finite. The run is saved as it was
+            before the next step, and its result says so.
         RelagentError: something else that the user can mend; one line says what.
     """
     training = Training(config)
@@ -193,6 +197,8 @@ class Training:
                     score = evaluate(
                         self.model, self.task, "validation", self.config, self.update, stop
                     )
+                    if score is not None and not math.isfinite(score.loss):
+                        raise DivergenceError(self.update, f"its evaluation's loss is {score.loss}")
                     if score is not None:
                         log(self.evaluation(score))
                 if self.update >= self.total or self.solved is not None or stop():
@@ -228,7 +234,12 @@ class Training:
         figures = loss.item(), norm.item()
         if not all(map(math.isfinite, figures)):
             path = self._save_batch(run, batch, before)
-            raise DivergenceError(self.update + 1, *figures, path)
+            loss_found, norm_found = figures
+            raise DivergenceError(
+                self.update + 1,
+                f"loss {loss_found}, gradient norm {norm_found}; no step was taken, batch and "
+                f"weights are in {path}",
+            )
         self.optimizer.step()
         self.carried = (
             detach_state(self.model.memory.forget(after)) if self.task.continuous else None

@@ -26,7 +26,7 @@ from relagent.runs.cli import main_guard
 from relagent.tasks.base import cross_entropy
 from relagent.tasks.defaults import default_config
 from relagent.tasks.run import load_model
-from relagent.tasks.train import train
+from relagent.tasks.train import DivergenceError, train
 
 ATTENTIVE = {"mem", "rel", "mem-rnn", "rel-rnn"}
 
@@ -173,6 +173,7 @@ def test_thin_lines_survive_a_small_picture() -> None:
         (["{agent}", "--episode", "-1"], "negative"),
         (["{task}", "--out", "{task}/config.json"], "cannot write"),
         (["{broken}"], "broken/config.json"),
+        (["{diverged}"], "training diverged"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -186,6 +187,12 @@ def test_bad_input_is_one_line(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
     places = {"task": task_run("rel"), "agent": agent_run("rel"), "broken": tmp_path / "broken"}
+    places["diverged"] = tmp_path / "diverged"
+    endless = default_config(
+        "copy", "rel", T=5, hidden_size=4, updates=3, optimizer="rmsprop", learning_rate=1e38
+    )
+    with pytest.raises(DivergenceError):
+        train(endless, places["diverged"])
     capsys.readouterr()
     assert main_guard(lambda: main([word.format(**places) for word in words])) == 2
     message = capsys.readouterr().err

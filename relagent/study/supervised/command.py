@@ -124,15 +124,15 @@ def _peak_parser(parser: argparse.ArgumentParser) -> None:
 
 def peak(arguments: argparse.Namespace) -> int:
     """Measure peak memory."""
-    from relagent.study.supervised.peak import FILE, measure, write
+    from relagent.study.supervised.peak import FILE, measure, read, write
 
     path = arguments.results / FILE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunWriteError(path.parent, reason(error)) from error
-    for peaks in measure(arguments.memories, sorted(set(arguments.delays))):
-        memory, T, definition, kernel = peaks.points[-1]
+    for point, peaks in measure(arguments.memories, sorted(set(arguments.delays)), read(path)):
+        memory, T, definition, kernel = point
         print(f"{memory}, T = {T:,}: {definition:,.0f} MB, by the kernel {kernel:,.0f} MB")
         write(path, peaks)
     print(path)

@@ -74,7 +74,9 @@ def _curve(axes: Any, run: SupervisedResult) -> Any:
         scale = run.config["epochs"] / run.total
         x, y, marker = [scale * n for n in run.evaluations["steps"]], run.evaluations[name], "."
     else:
-        x, y, marker = run.training["steps"], run.training["loss"], ""
+        # A run that ended before its first row of training has its evaluations still.
+        curve = run.training if run.training["steps"] else run.evaluations
+        x, y, marker = curve["steps"], curve["loss"], ""
     (line,) = axes.plot(
         x, y, color=look.colour, ls=look.style, lw=1.4, marker=marker, label=look.title
     )

@@ -13,7 +13,7 @@ from relagent.study.supervised.tables import (
     settings_table,
     transfer_table,
 )
-from relagent.study.supervised.view import LOOKS, TITLES, View, title, variant_title
+from relagent.study.supervised.view import LOOKS, TITLES, View, planned, title, variant_title
 from relagent.study.words import NOTHING, commits, listed, machines, markdown, versions
 
 WHAT = {
@@ -47,8 +47,8 @@ Each line is a seed, smallest first; empty: not run.""",
 }
 
 DIVERGED = """\
-A run *diverged at* the update whose loss or gradient was no finite number: that step was not taken,
-training ended, and the score is of the last evaluation before."""
+A run *diverged at* the update whose loss or gradient was no finite number, in training or in the
+evaluation behind it: training ended, and the score is of the last evaluation before."""
 
 PAPER = {
     "copy": """\
@@ -119,7 +119,16 @@ python -m relagent.study report --results results/{view.study}   # makes this pa
 ```
 
 Every run is one file in `runs/`, with its settings, curves, scores and the command that trains it
-again."""
+again.{_beside_the_grid(view, max(budgets))}"""
+
+
+def _beside_the_grid(view: View, budget: int) -> str:
+    """The commands of the runs that the study's command does not make."""
+    commands = [" ".join(run.command) for run in view.ordered if not planned(run, budget)]
+    if not commands:
+        return ""
+    lines = "\n".join(commands)
+    return f" Beside that grid, or with less than its budget:\n\n```sh\n{lines}\n```"
 
 
 def _results(view: View) -> str:
@@ -256,8 +265,8 @@ def _made_with(view: View) -> str:
     return f"""\
 ## Made with
 
-- Machine: {machines(view.results)}; one process a run, one thread each.
+- Machine, of a run's last part: {machines(view.results)}; one process a run, one thread each.
 - Time of those processes: {hours:.2f} h of training; times that a run was begun or resumed: at most
   {sessions}.
-- Versions: {versions(view.results, "training") or NOTHING}.
+- Versions, of a run's first part: {versions(view.results, "training") or NOTHING}.
 - Commits of training: {commits(view.results)}."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from relagent.memories import MEMORIES
 from relagent.runs.files import write_atomically
 from relagent.runs.machine import machine
 from relagent.study.result_file import ResultError
@@ -74,25 +75,40 @@ class Peaks:
         return min(real, default=None)
 
 
-def measure(memories: Sequence[str], delays: Sequence[int]) -> Iterator[Peaks]:
+def measure(
+    memories: Sequence[str], delays: Sequence[int], known: Peaks | None = None
+) -> Iterator[tuple[PeakPoint, Peaks]]:
     """Measure one update of each memory at each delay, in processes of their own.
 
+    Args:
+        memories: their names.
+        delays: of copy.
+        known: earlier measurements, which stay, but for the points that are measured again.
+
     Yields:
-        All measurements so far, after each point.
+        Each point, and all measurements so far.
 
     Raises:
-        PeakError: a process died, most often because memory was short.
+        PeakError: a process died, most often because memory was short; or ``known`` is of other
+            sizes or another machine.
     """
-    from relagent.analysis.peak import peak_megabytes
+    from relagent.analysis.peak import PeakError, peak_megabytes
     from relagent.tasks.defaults import default_config
 
-    points: list[PeakPoint] = []
+    points = {(point.memory, point.T): point for point in known.points} if known else {}
     for memory in memories:
         for T in delays:
             config = default_config("copy", memory, T=T)
+            found = Peaks((), config.batch_size, config.hidden_size, machine())
+            if known is not None and replace(known, points=()) != found:
+                raise PeakError(
+                    "the measurements that are there were made with other sizes or on another "
+                    "machine: choose another --results, or remove them"
+                )
             definition, kernel = (peak_megabytes(config, definition=d) for d in (True, False))
-            points.append(PeakPoint(memory, T, round(definition, 1), round(kernel, 1)))
-            yield Peaks(tuple(points), config.batch_size, config.hidden_size, machine())
+            point = PeakPoint(memory, T, round(definition, 1), round(kernel, 1))
+            points[memory, T] = point
+            yield point, replace(found, points=tuple(sorted(points.values())))
 
 
 def write(path: Path, peaks: Peaks) -> None:
@@ -113,6 +129,8 @@ def read(path: Path) -> Peaks | None:
     try:
         data = json.loads(path.read_bytes())
         points = tuple(PeakPoint(**point) for point in data["points"])
+        if unknown := {point.memory for point in points} - set(MEMORIES):
+            raise ValueError(f"no memory {', '.join(sorted(unknown))}")
         return Peaks(points, data["batch_size"], data["hidden_size"], data["machine"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(

@@ -33,7 +33,8 @@ class SupervisedResult:
         total: updates that the budget allowed.
         solved: the update after which every evaluated step was right; None if there was none.
         diverged: the update that was not taken because its loss or gradient was no finite number,
-            and that ended training; None if there was none.
+            or after which the evaluation's loss was none, so that training ended; None if there was
+            none.
         validation: of the last evaluation: ``updates``, ``loss``, ``accuracy`` and, on PTB,
             ``bpc``.
         best: of the best evaluation, likewise.

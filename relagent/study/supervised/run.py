@@ -98,9 +98,7 @@ def _result(task: SupervisedTask) -> SupervisedResult:
     run = RunDirectory.open(task.run)
     characters = "bpc" in task.figure
     rows = run.read_metrics()
-    evaluations = [
-        split_row(row, "validation") for row in rows if row.get("validation/loss") is not None
-    ]
+    evaluations = [split_row(row, "validation") for row in rows if "validation/loss" in row]
     if not evaluations:
         raise RunDamagedError(task.run / "metrics.jsonl", "it has no evaluation")
 

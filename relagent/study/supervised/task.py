@@ -16,8 +16,8 @@ from relagent.study.supervised.grid import (
     TRANSFER_MEMORIES,
     TRANSFER_T,
 )
-from relagent.study.supervised.result import read_result
-from relagent.study.task import Task, check_settings
+from relagent.study.supervised.result import SupervisedResult, read_result
+from relagent.study.task import Task, TaskConflictError, check_settings
 from relagent.tasks.config import DatasetConfig, GeneratedConfig, TaskConfig
 from relagent.tasks.defaults import TASKS
 from relagent.tasks.run import read_outcome, read_task_config
@@ -106,6 +106,14 @@ class SupervisedTask(Task):
             return False
         result = read_result(self.result)
         self._check(self.result, result.config)
+        return self.enough(result.solved or result.diverged, result.config)
+
+    def takes(self, result: SupervisedResult) -> bool:
+        """Whether a result is one of this very task that needs no more training."""
+        try:
+            self._check(self.result, result.config)
+        except TaskConflictError:
+            return False
         return self.enough(result.solved or result.diverged, result.config)
 
     def enough(self, ended: int | None, config: Mapping[str, Any]) -> bool:
@@ -209,7 +217,9 @@ def task_words(config: TaskConfig) -> list[str]:
     for name, value in to_json(config).items():
         if name in ("task", "memory", "data", "device", "threads", "checkpoint_minutes"):
             continue
-        if value != plain[name] or name in ("T", "seed", "updates", "epochs"):
+        # What combine is by default depends on the nonlinearity.
+        always = name in ("T", "seed", "updates", "epochs") or (name == "combine" and value)
+        if value != plain[name] or always:
             flag = "--T" if name == "T" else "--" + name.replace("_", "-")
             if isinstance(value, bool):
                 words.append(flag if value else flag.replace("--", "--no-", 1))

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from relagent.study.report import ReportError
 from relagent.study.supervised.grid import GRIDS
 from relagent.study.supervised.result import SupervisedResult
-from relagent.study.supervised.task import variant
+from relagent.study.supervised.task import SupervisedTask, variant
+from relagent.tasks.defaults import default_config
 
 
 class Look(NamedTuple):
@@ -110,6 +111,17 @@ class View:
             if (name, memory) not in have:
                 gaps.setdefault(name, []).append(memory)
         return gaps
+
+
+def planned(run: SupervisedResult, budget: int) -> bool:
+    """Whether the study's command, with that budget, makes this run, or takes it for finished."""
+    grid = GRIDS[run.study]
+    if (run.config.get("T"), run.memory) not in grid.cells or run.seed >= grid.seeds:
+        return False
+    asked = {name: run.config[name] for name in ("seed", "T") if name in run.config}
+    asked |= {name: budget for name in ("updates", "epochs") if name in run.config}
+    config = default_config(run.study, run.memory, **grid.settings_of(run.memory, asked))
+    return SupervisedTask(config).takes(run)
 
 
 def _default_variant(study: str) -> str:

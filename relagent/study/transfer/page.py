@@ -102,9 +102,12 @@ in its order. Bold: above the paper's RelLSTM."""
 
 
 def _evaluation_options(run: RunResult) -> str:
-    """The words of the command that scores a run as it was scored."""
+    """The words of the command that makes a run by its protocol and scores it as it was."""
     usual = {"episodes": TransferTask.episodes, "precision": TransferTask.precision}
-    return "".join(
+    own = ""
+    if run.protocol not in NAMES:
+        own = f" --protocol {run.command[run.command.index('--protocol') + 1]}"
+    return own + "".join(
         f" --{name} {run.evaluation[name]}"
         for name, value in usual.items()
         if run.evaluation[name] != value
@@ -171,8 +174,8 @@ def _settings(runs: list[RunResult]) -> str:
 
 def _aggregates(view: View) -> str:
     heading, rows = iqm_rows(view)
-    if not rows:
-        return "## All pairs together\n\nNo pair has been run with all memories yet."
+    if not view.aggregates:
+        return "## All pairs together\n\nNo seed has run all pairs that are compared yet."
     return f"""\
 ## All pairs together
 

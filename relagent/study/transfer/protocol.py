@@ -34,6 +34,7 @@ class Protocol:
         seeds: how many seeds it is meant for.
         settings: of :class:`~relagent.rl.train.TrainConfig`; its defaults hold for the rest.
         pairs: what differs for a pair, by its name: ``{"reason": ..., "settings": ...}``.
+        file: the file's name, without its folder; None for one of :data:`NAMES`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Protocol:
     seeds: int
     settings: Mapping[str, Any]
     pairs: Mapping[str, Mapping[str, Any]]
+    file: str | None = None
 
     def config(
         self, pair: Pair, memory: str, seed: int, *, steps: int | None = None, device: str = "cpu"
@@ -91,10 +93,12 @@ def load_protocol(name: str) -> Protocol:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ProtocolError(f"cannot read {path}: {error}; it must be a JSON file") from error
-    return protocol_from_json(path.stem, data)
+    if path.stem in NAMES and name not in NAMES:
+        raise ProtocolError(f"{path} is named like another protocol: give the file another name")
+    return protocol_from_json(path.stem, data, None if name in NAMES else path.name)
 
 
-def protocol_from_json(name: str, data: Any) -> Protocol:
+def protocol_from_json(name: str, data: Any, file: str | None = None) -> Protocol:
     """Make a protocol of its file's content.
 
     Raises:
@@ -107,16 +111,22 @@ def protocol_from_json(name: str, data: Any) -> Protocol:
     for key, kind in keys.items():
         if not isinstance(data[key], kind):
             raise ProtocolError(f"{key} of protocol {name!r} must be a {kind.__name__}")
+    if data["seeds"] < 1 or not data["memories"]:
+        raise ProtocolError(f"protocol {name!r} must have at least one seed and one memory")
     known = {pair.name for pair in PAIRS}
     for pair, entry in data["pairs"].items():
         if pair not in known:
             raise ProtocolError(
                 f"protocol {name!r} names a pair {pair!r}: there are {', '.join(sorted(known))}"
             )
-        if not isinstance(entry, dict) or set(entry) != {"reason", "settings"}:
+        if (
+            not isinstance(entry, dict)
+            or set(entry) != {"reason", "settings"}
+            or not isinstance(entry["settings"], dict)
+        ):
             raise ProtocolError(
                 f"what protocol {name!r} does differently for {pair} must have a reason and "
-                "settings"
+                "settings, an object"
             )
     allowed = {field.name for field in fields(TrainConfig)} - set(_NOT_SETTINGS)
     for settings in (data["settings"], *(entry["settings"] for entry in data["pairs"].values())):
@@ -132,6 +142,7 @@ def protocol_from_json(name: str, data: Any) -> Protocol:
         seeds=data["seeds"],
         settings=data["settings"],
         pairs=data["pairs"],
+        file=file,
     )
     for pair in PAIRS:
         for memory in protocol.memories:

@@ -20,10 +20,11 @@ def contents(results: Sequence[RunResult]) -> dict[str, bytes]:
     files: dict[str, bytes] = {
         "table4.md": _markdown(view).encode(),
         "table4.csv": _csv(view).encode(),
-        "aggregate.png": figures.aggregate_figure(view),
-        "profiles.png": figures.profile_figure(view),
         "README.md": page(view).encode(),
     }
+    if view.aggregates:
+        files["aggregate.png"] = figures.aggregate_figure(view)
+        files["profiles.png"] = figures.profile_figure(view)
     for protocol in view.protocols:
         files |= {
             f"table4-{protocol}.png": figures.table_figure(view, protocol),

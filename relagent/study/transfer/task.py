@@ -131,7 +131,7 @@ class TransferTask(Task):
     def to_json(self) -> dict[str, Any]:
         """The task as plain values, for another machine."""
         return {
-            "protocol": [self.protocol.name, self.protocol.to_json()],
+            "protocol": [self.protocol.name, self.protocol.to_json(), self.protocol.file],
             "pair": self.pair.name,
             "memory": self.memory,
             "seed": self.seed,
@@ -201,7 +201,8 @@ def played_path(task: TransferTask, world: str, actions: str) -> Path:
 
 def task_words(task: TransferTask) -> list[str]:
     """The command line of a task, without the folders."""
-    words = ["python", "-m", "relagent.study", "task", "--protocol", task.protocol.name]
+    protocol = task.protocol.file or task.protocol.name
+    words = ["python", "-m", "relagent.study", "task", "--protocol", protocol]
     words += ["--pair", task.pair.name, "--memory", task.memory, "--seed", str(task.seed)]
     if task.steps is not None:
         words += ["--steps", str(task.steps)]

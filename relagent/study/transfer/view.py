@@ -142,6 +142,11 @@ class View:
         found = {memory: self.scores(protocol, memory, role, pairs) for memory in memories}
         return {memory: table for memory, table in found.items() if table is not None}
 
+    @property
+    def aggregates(self) -> bool:
+        """Whether there are any: a seed must have run all pairs that are compared."""
+        return any(self.matrices(protocol, "test") for protocol in self.protocols)
+
     def iqm(self, protocol: str, role: Role) -> dict[str, tuple[Estimate, int]]:
         """Interquartile mean and number of seeds by memory."""
         return {

@@ -71,6 +71,9 @@ def film(
         raise WatchError(f"{out} is no name of a film: let it end in .gif or .mp4")
     if out.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise WatchError(f"{out} needs ffmpeg, which is not installed: write a .gif instead")
+    if out.is_dir():
+        raise WatchError(f"{out} is a folder: name a file")
+    out.parent.mkdir(parents=True, exist_ok=True)  # where it cannot be, nothing is played
     played: list[tuple[int, list[Moment]]] = []
     durations: list[int] = []
     for number in range(first, first + episodes):
@@ -85,7 +88,6 @@ def film(
         for number, moments in played
         for step in range(len(moments))
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     (_write_gif if out.suffix == ".gif" else _write_mp4)(out, frames, durations)
     return out
 

@@ -95,7 +95,7 @@ def test_interrupted_it_saves(tmp_path: Path) -> None:
         assert study.wait(timeout=120) == 130
     assert "stopped; the same command goes on where it was" in said
     assert len(list((run / "checkpoints").glob("*.safetensors"))) == 1
-    assert not list(tmp_path.glob("results/*"))
+    assert not list(tmp_path.glob("results/*/*"))
     config = json.loads((run / "config.json").read_text())
     assert (config["task"], config["T"], config["device"]) == ("denoise", 30, "cpu")
 
@@ -108,6 +108,7 @@ def test_bad_requests_are_one_line(
     for words, part in (
         (["copy", "--T", "50"], "delay 50 is not in the default grid of copy: say --memories too"),
         (["copy", "--memories", "rell"], "invalid choice: 'rell'"),
+        (["copy", "--root", "/dev/null/x"], "/dev/null/x: Not a directory"),
         (["copy", "--T", "0"], "invalid number of at least 1"),
         (["copy", "--updates", "0"], "invalid number of at least 1"),
         (["copy", "--memory", "rel"], "use --memories"),

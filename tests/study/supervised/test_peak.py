@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relagent.analysis.peak import PeakError
 from relagent.study.result_file import ResultError
 from relagent.study.supervised.peak import PeakPoint, Peaks, measure, read, write
 
@@ -47,7 +49,23 @@ def test_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         return float(config.T * (10 if definition else 1))
 
     monkeypatch.setattr("relagent.analysis.peak.peak_megabytes", fake)
-    *_, found = measure(["mem-rnn", "rel-rnn"], [5, 6])
+    *_, (last, found) = measure(["mem-rnn", "rel-rnn"], [5, 6])
+    assert last == ("rel-rnn", 6, 60.0, 6.0)
     assert found.points[1] == ("mem-rnn", 6, 60.0, 6.0)
     assert found.memories() == ["mem-rnn", "rel-rnn"]
     assert (found.batch_size, found.hidden_size) == (10, 128)
+    # What is measured again is replaced, all else stays.
+    *_, (_, more) = measure(["lstm", "rel-rnn"], [6], found)
+    assert [point[:2] for point in more.points] == [
+        ("lstm", 6), ("mem-rnn", 5), ("mem-rnn", 6), ("rel-rnn", 5), ("rel-rnn", 6),
+    ]  # fmt: skip
+    elsewhere = replace(found, machine={"processor": "another"})
+    with pytest.raises(PeakError, match="choose another --results"):
+        next(measure(["lstm"], [6], elsewhere))
+
+
+def test_measurements_of_an_unknown_memory(tmp_path: Path) -> None:
+    path = tmp_path / "peak.json"
+    write(path, Peaks((PeakPoint("zz", 5, 1.0, 1.0),), 10, 128, {}))
+    with pytest.raises(ResultError, match="no memory zz"):
+        read(path)

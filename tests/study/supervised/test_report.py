@@ -81,6 +81,19 @@ def test_the_page_says_how_it_was_made(folder: Path) -> None:
         assert (folder / image).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_names_commands_that_make_all_of_it(folder: Path) -> None:
+    page = (folder / "README.md").read_text()
+    beside = page.split("Beside that grid, or with less than its budget:")[1].split("```")[1]
+    assert beside.count("python -m relagent.tasks copy") == 2  # a second seed, an unplanned delay
+
+
+def test_a_run_that_ended_before_its_first_row_of_training_is_drawn(tmp_path: Path) -> None:
+    short = synthetic("copy", "lstm", T=100, accuracy=0.2, updates=30)
+    nothing: dict[str, list[float]] = {name: [] for name in short.training}
+    write(tmp_path, replace(short, training=nothing))
+    assert tmp_path / "curves.png" in write_report(tmp_path)
+
+
 def test_the_csv_holds_the_numbers(folder: Path) -> None:
     with (folder / "copy.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,8 @@ from relagent.study.supervised.tables import main_table
 from relagent.study.supervised.task import SupervisedTask
 from relagent.study.supervised.view import View
 from relagent.study.task import TaskConflictError, task_to_json
+from relagent.tasks import train as train_module
+from relagent.tasks.base import Score
 from relagent.tasks.train import DivergenceError, resume, train
 
 from .conftest import DELAYS, MakeTask
@@ -215,6 +218,26 @@ def test_the_test_score_of_what_diverged_is_that_of_its_best_epoch(
     assert result.test is not None
     _, rows = main_table(View([result]))
     assert rows[0][-1].endswith(" bpc, epoch 2 of 4, diverged at 13")
+
+
+def test_an_evaluation_without_a_finite_loss_ends_training(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task()
+    evaluate, number = train_module.evaluate, itertools.count(1)
+
+    def ruined(*arguments: Any) -> Score | None:
+        score = evaluate(*arguments)
+        return score and (score._replace(loss=math.inf) if next(number) >= 2 else score)
+
+    monkeypatch.setattr(train_module, "evaluate", ruined)
+    assert task.do(never)
+    result = read_result(task.result)
+    assert (result.updates, result.diverged) == (10, 10)
+    assert result.validation["updates"] == 5
+    task.result.unlink()
+    assert task.do(never)
+    assert read_result(task.result).diverged == 10
 
 
 def test_diverged_before_the_first_evaluation_there_is_no_result(

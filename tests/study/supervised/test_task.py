@@ -114,6 +114,9 @@ def test_data_that_are_not_there_are_missed_before_anything_starts(tmp_path: Pat
         ("denoise", "exp-rnn", {"seed": 3, "orthogonal_learning_rate": 0.125}),
         ("mnist", "lstm", {"permuted": True, "group": 7, "epochs": 5}),
         ("ptb", "rel", {"halve_on_stall": False}),
+        # What combine is by default depends on the nonlinearity.
+        ("denoise", "rel-rnn", {"nonlinearity": "tanh", "combine": "mean"}),
+        ("copy", "rel-rnn", {"nonlinearity": "modrelu", "combine": "sum"}),
     ],
 )
 def test_the_command_makes_the_same_settings(

@@ -67,6 +67,9 @@ def test_a_pair_may_differ_and_says_why() -> None:
         ({"memories": ["rell"]}, "did you mean rel"),
         ({"pairs": {"lava": {"reason": "", "settings": {}}}}, "names a pair 'lava'"),
         ({"pairs": {"fetch": {"settings": {}}}}, "must have a reason and settings"),
+        ({"pairs": {"fetch": {"reason": "", "settings": 5}}}, "must have a reason and settings"),
+        ({"seeds": 0}, "at least one seed and one memory"),
+        ({"memories": []}, "at least one seed and one memory"),
     ],
 )
 def test_impossible_protocols_are_refused(change: dict[str, Any], message: str) -> None:
@@ -83,3 +86,5 @@ def test_files_that_are_no_protocol(tmp_path: Path) -> None:
         load_protocol(str(path))
     path.write_text(json.dumps(TINY))
     assert load_protocol(str(path)).name == "broken"
+    with pytest.raises(ProtocolError, match="give the file another name"):
+        load_protocol(str(path.rename(tmp_path / "ours.json")))

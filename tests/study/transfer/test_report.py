@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ import pytest
 from relagent.envs import Pair
 from relagent.runs.config import to_json
 from relagent.study.report import ReportError, write_report
+from relagent.study.task import task_from_json, task_to_json
 from relagent.study.transfer.page import page
 from relagent.study.transfer.protocol import load_protocol
 from relagent.study.transfer.results import RunResult, WorldResult, read_results
 from relagent.study.transfer.tables import estimate, table_rows
-from relagent.study.transfer.task import TransferTask, pair_named
+from relagent.study.transfer.task import TransferTask, pair_named, task_words
 from relagent.study.transfer.view import View, size_of
 
 # Mean rewards in the (training, test) world, by pair, memory and seed.
@@ -212,6 +215,27 @@ def test_the_result_of_a_real_run_is_reported(done: TransferTask) -> None:
     names = {path.name for path in write_report(done.results)}
     assert "curves-tiny.png" in names
     assert "GoToObject-6x6-N2 (trained)" in (done.results / "table4.md").read_text()
+
+
+def test_without_a_seed_that_ran_all_pairs_there_are_no_aggregates(tmp_path: Path) -> None:
+    for pair, seed in (("doorkey", 0), ("memory", 1)):
+        write(tmp_path, "ours", pair, "rel", seed, (0.9, 0.5))
+    written = write_report(tmp_path)
+    assert tmp_path / "profiles.png" not in written
+    assert "No seed has run all pairs" in (tmp_path / "README.md").read_text()
+
+
+def test_a_protocol_of_ones_own_is_named_by_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "quick.json"
+    path.write_text(json.dumps({**load_protocol("ours").to_json(), "seeds": 1}))
+    task = TransferTask(load_protocol(str(path)), pair_named("memory"), "rel", 0)
+    words = task_words(task_from_json(json.loads(json.dumps(task_to_json(task)))))
+    assert words[words.index("--protocol") + 1] == "quick.json"
+    result = synthetic("ours", task.pair, "rel", 0, (0.9, 0.5))
+    result = replace(result, protocol="quick", command=tuple(words))
+    result.write(tmp_path / "runs" / f"{result.name}.json")
+    write_report(tmp_path)
+    assert "table4 --protocol quick.json --episodes 4" in (tmp_path / "README.md").read_text()
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:

@@ -122,6 +122,9 @@ def test_other_memories_can_be_watched(tmp_path: Path, memory: str) -> None:
 def test_what_cannot_be_filmed(rel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WatchError, match=r"let it end in \.gif or \.mp4"):
         film(rel, out=tmp_path / "a.avi")
+    (tmp_path / "folder.gif").mkdir()
+    with pytest.raises(WatchError, match="is a folder"):
+        film(rel, out=tmp_path / "folder.gif")
     monkeypatch.setattr(watch.shutil, "which", lambda _: None)
     with pytest.raises(WatchError, match=r"needs ffmpeg.*write a \.gif instead"):
         film(rel, out=tmp_path / "a.mp4")
