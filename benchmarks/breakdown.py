@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import relagent  # noqa: F401  # isort: skip  # first: it tells OpenMP not to spin
 import torch
 from stable_baselines3.common.logger import Logger
 

@@ -4,15 +4,16 @@
     python benchmarks/throughput.py --peers sb3 torch-ac definition --rounds 5
 
 Every measurement is a process of its own; systems take turns, so that a machine whose speed drifts
-slows all of them. The peer's environments, backend and threads are those at which it is fastest (a
-first pass finds them). Compilation and the first two updates are not counted. torch-ac is an
-optional package (``pip install torch-ac``).
+slows all of them. A peer's environments and threads are those at which it is fastest (a first pass
+finds them), with OpenMP's settings as they come. Compilation and the first two updates are not
+counted. torch-ac is an optional package (``pip install torch-ac``).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,8 +21,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import relagent  # noqa: F401  # sets the wait policy of OpenMP before torch is imported
 
 ENV = "MiniGrid-DoorKey-5x5-v0"
 HIDDEN = 64
@@ -52,14 +51,22 @@ _OURS = ("relagent", "definition")
 
 CANDIDATES = {
     # As it comes: its default settings and the Python worlds that its users have.
-    "sb3": [Setting("sb3", n_envs, "minigrid", n_epochs=10) for n_envs in (8, 16, 32)],
+    "sb3": [
+        Setting("sb3", n_envs, "minigrid", n_epochs=10, threads=threads)
+        for n_envs in (8, 16, 32)
+        for threads in (1, 2)
+    ],
     # With our epochs, minibatches and simulator.
     "sb3-matched": [
         Setting("sb3", n_envs, "envpool", n_epochs=4, threads=threads)
         for n_envs in (16, 64)
         for threads in (1, 2)
     ],
-    "torch-ac": [Setting("torch-ac", 8, "minigrid"), Setting("torch-ac", 16, "minigrid")],
+    "torch-ac": [
+        Setting("torch-ac", n_envs, "minigrid", threads=threads)
+        for n_envs in (8, 16)
+        for threads in (1, 2)
+    ],
     "definition": [Setting("definition", 64)],
 }
 
@@ -187,7 +194,9 @@ MEASURES: dict[str, Callable[[Setting, float], float]] = {
 def run_in_process(setting: Setting, seconds: float) -> float:
     """Measure in a process of its own."""
     words = [sys.executable, __file__, "--measure", json.dumps(vars(setting)), str(seconds)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    # relagent sets the wait policy for itself, before it loads torch.
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(words, capture_output=True, text=True, env=plain)
     if done.returncode:
         raise RuntimeError(f"{setting} failed:\n{done.stderr[-2000:]}")
     return float(done.stdout.split()[-1])
@@ -203,6 +212,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         setting = Setting(**json.loads(arguments.measure[0]))
+        if setting.system in _OURS:
+            import relagent  # noqa: F401
         import torch
 
         torch.set_num_threads(setting.threads)
