@@ -121,7 +121,7 @@ def test_a_task_that_fails_does_not_stop_the_others(make_task: MakeTask) -> None
     board = Board([broken, sound], Console(file=None, quiet=True))
     run_here([broken, sound], board, lambda: False, jobs=2)
     assert board[broken].state == "failed"
-    assert board[broken].note.startswith(f"cannot write {broken.run}")
+    assert board[broken].note.startswith(f"{broken.run} cannot be a folder, a file stands there")
     assert board[sound].state == "finished"
     assert board[sound].done == 64
 
