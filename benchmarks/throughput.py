@@ -194,7 +194,7 @@ MEASURES: dict[str, Callable[[Setting, float], float]] = {
 def run_in_process(setting: Setting, seconds: float) -> float:
     """Measure in a process of its own."""
     words = [sys.executable, __file__, "--measure", json.dumps(vars(setting)), str(seconds)]
-    # relagent sets the wait policy for itself, before it loads torch.
+    # A policy of ours would reach the peers; measured itself, relagent sets it before torch comes.
     plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run(words, capture_output=True, text=True, env=plain)
     if done.returncode:
@@ -213,7 +213,7 @@ def main() -> None:
     if arguments.measure:
         setting = Setting(**json.loads(arguments.measure[0]))
         if setting.system in _OURS:
-            import relagent  # noqa: F401
+            import relagent  # noqa: F401  # first: it tells OpenMP not to spin
         import torch
 
         torch.set_num_threads(setting.threads)

@@ -50,7 +50,7 @@ RMSPROP_ALPHA = 0.99
 
 
 class DivergenceError(RelagentError):
-    """A loss or a gradient that is no finite number; no step was taken with it.
+    """A loss or a gradient, in training or in an evaluation, that is no finite number.
 
     Args:
         update: the update that was not taken, or after which the weights had no finite loss.
