@@ -23,12 +23,15 @@ from relagent.runs.files import reason, write_atomically
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+NOTHING = "–"
 
-CAPTION = (
+INTERVALS = (
     f"Intervals: {LEVEL:.0%} percentile bootstrap, {RESAMPLES:,} resamples: of the episodes where "
     "there is one seed (the interval then speaks of that one run), of the seeds and the episodes "
     "where there are several (all play the same layouts, so a resample has the same episodes for "
-    "all). Of few seeds they are too narrow: with three, about three in four hold the true mean. "
+    "all). Of few seeds they are too narrow: with three, about three in four hold the true mean."
+)
+PAPER = (
     "Paper: Table 4 of Kerg et al. (2020), given without intervals, obtained with code that "
     "emptied the memory at every step of acting."
 )
@@ -145,9 +148,9 @@ class Row:
             "memory": self.memory,
             "actions": self.actions,
             f"reward [{LEVEL:.0%}]": f"{self.reward:.3f} [{low:.3f}, {high:.3f}]",
-            "success": "–" if self.success is None else f"{self.success:.1%}",
+            "success": NOTHING if self.success is None else f"{self.success:.1%}",
             "length": f"{self.length:.1f}",
-            "paper": "–" if self.paper is None else f"{self.paper:.2f}",
+            "paper": NOTHING if self.paper is None else f"{self.paper:.2f}",
             "seeds × episodes": f"{seeds} × {episodes:,}",
             "steps": f"{self.steps:,}",
             "trained on": self.trained_on,
@@ -214,36 +217,50 @@ class Report:
     provenance: Mapping[str, Any]
     runs: tuple[Mapping[str, Any], ...]
 
+    @cached_property
+    def headings(self) -> list[str]:
+        """The table's columns; success and paper only where a row has one."""
+        silent = {
+            heading
+            for heading in ("success", "paper")
+            if all(row.cells[heading] == NOTHING for row in self.rows)
+        }
+        return [heading for heading in self.rows[0].cells if heading not in silent]
+
+    @cached_property
+    def caption(self) -> str:
+        """How to read the columns."""
+        return f"{INTERVALS} {PAPER}" if "paper" in self.headings else INTERVALS
+
     def print(self, console: Console) -> None:
         """Show the table in a terminal; what all rows share stands in one line below it."""
         shared = {
-            heading: text
-            for heading, text in self.rows[0].cells.items()
-            if heading in ("seeds × episodes", "steps", "trained on", "played on")
-            and all(row.cells[heading] == text for row in self.rows)
+            heading: self.rows[0].cells[heading]
+            for heading in ("seeds × episodes", "steps", "trained on", "played on")
+            if len({row.cells[heading] for row in self.rows}) == 1
         }
+        headings = [heading for heading in self.headings if heading not in shared]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in self.rows[0].cells:
-            if heading not in shared:
-                number = heading in ("success", "length", "paper", "steps")
-                table.add_column(
-                    heading,
-                    justify="right" if number else "left",
-                    # A narrow terminal breaks names, but no number.
-                    no_wrap=heading not in ("train → world", "memory"),
-                    overflow="fold",
-                )
+        for heading in headings:
+            number = heading in ("success", "length", "paper", "steps")
+            table.add_column(
+                heading,
+                justify="right" if number else "left",
+                # A narrow terminal breaks names, but no number.
+                no_wrap=heading not in ("train → world", "memory"),
+                overflow="fold",
+            )
         before: Row | None = None
         for row in self.rows:
             if before is not None and (row.train, row.memory) != (before.train, before.memory):
                 table.add_section()
-            table.add_row(*(text for heading, text in row.cells.items() if heading not in shared))
+            table.add_row(*(row.cells[heading] for heading in headings))
             before = row
         console.print(table)
         if shared:
             line = ", ".join(f"{heading} {text}" for heading, text in shared.items())
             console.print(f"All rows: {line}.", highlight=False, markup=False)
-        console.print(CAPTION, style="dim", highlight=False, markup=False)
+        console.print(self.caption, style="dim", highlight=False, markup=False)
         for note in self.notes:
             console.print(f"note: {note}", highlight=False, markup=False)
 
@@ -276,7 +293,7 @@ class Report:
             "provenance": dict(self.provenance),
             "runs": [dict(run) for run in self.runs],
             "notes": list(self.notes),
-            "caption": CAPTION,
+            "caption": self.caption,
             "rows": [row.numbers() | {"by_seed": row.by_seed()} for row in self.rows],
         }
         return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
@@ -291,12 +308,11 @@ class Report:
 
     def to_markdown(self) -> str:
         """The table that :meth:`print` shows."""
-        headings = list(self.rows[0].cells)
-        lines: list[Sequence[str]] = [headings, ["---"] * len(headings)]
-        lines += [list(row.cells.values()) for row in self.rows]
+        lines: list[Sequence[str]] = [self.headings, ["---"] * len(self.headings)]
+        lines += [[row.cells[heading] for heading in self.headings] for row in self.rows]
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         notes = "".join(f"\nNote: {note}\n" for note in self.notes)
-        return f"{table}\n{CAPTION}\n{notes}"
+        return f"{table}\n{self.caption}\n{notes}"
 
 
 def short_name(env_id: str, beside: str = "") -> str:

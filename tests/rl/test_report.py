@@ -138,6 +138,24 @@ def test_a_world_that_speaks_of_no_success(tmp_path: Path) -> None:
     assert [seed["successes"] for seed in data["rows"][0]["by_seed"]] == [None, None]
 
 
+def test_columns_and_captions_that_say_nothing_are_left_out() -> None:
+    of_paper, other = make_row(2), replace(make_row(2), paper=None)
+    mute = replace(other, successes=None)
+    for rows, success, paper in (
+        ((of_paper, mute), True, True),
+        ((other, mute), True, False),
+        ((mute,), False, False),
+    ):
+        report = make_report(*rows)
+        terminal = io.StringIO()
+        report.print(Console(file=terminal, width=200))
+        for text in (terminal.getvalue(), report.to_markdown()):
+            head = next(line for line in text.splitlines() if "memory" in line)
+            assert ("success" in head, "paper" in head) == (success, paper)
+            assert ("Paper: Table 4" in text) == paper
+            assert "Intervals: 95%" in text
+
+
 def test_all_forms_agree(tmp_path: Path) -> None:
     report = make_report()
     (tmp_path / "transfer.json").write_text("an earlier report")
