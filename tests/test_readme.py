@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -30,6 +31,27 @@ def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     loaded = names["MemoryPPO"].load("agent")
     again, _ = loaded.predict(names["obs"], None, names["start"], deterministic=True)
     assert again.shape == (2,)
+
+
+def test_a_world_of_one_s_own_is_trained_in_and_played(tmp_path: Path) -> None:
+    (world,) = (block for block in blocks("python") if "gym.register" in block)
+    (tmp_path / "cue.py").write_text(world)
+    (commands,) = (block for block in blocks("sh") if "cue:Cue-v0" in block)
+    for line in commands.replace("--steps 50000", "--steps 500").splitlines():
+        python, script, *arguments = line.split()
+        assert python == "python"
+        if script == "evaluate_transfer.py":
+            arguments += ["--episodes", "4"]
+        done = subprocess.run(
+            [sys.executable, ROOT / script, *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert "cue:LongCue-v0" in done.stdout
+    assert "time limit" not in done.stdout
 
 
 @pytest.mark.parametrize("script", ["train_rl.py", "evaluate_transfer.py"])
