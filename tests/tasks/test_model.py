@@ -125,6 +125,26 @@ def test_settings_of_the_paper(task: str, memory: str, settings: tuple[object, .
 
 
 @pytest.mark.parametrize(
+    ("task", "memory", "like", "learning_rate"),
+    [
+        ("copy", "mem-rnn", "rel-rnn", 2e-4),
+        ("copy", "rel", "rel-rnn", 1e-3),
+        ("copy", "mem", "rel", 1e-3),
+        ("denoise", "mem", "rel-rnn", 2e-4),
+        ("ptb", "mem", "rel-rnn", 3e-4),
+        ("copy", "sab", "lstm", 2e-4),
+    ],
+)
+def test_settings_that_the_paper_leaves_open(
+    task: str, memory: str, like: str, learning_rate: float
+) -> None:
+    config, other = default_config(task, memory), default_config(task, like)
+    assert config.learning_rate == learning_rate
+    for name in ("optimizer", "nu", "rho"):
+        assert getattr(config, name) in (getattr(other, name), None)
+
+
+@pytest.mark.parametrize(
     ("task", "memory", "settings", "combine"),
     [
         ("copy", "rel-rnn", {}, "sum"),

@@ -70,9 +70,10 @@ DEVIATIONS = """\
   states have no bound, it is (h + c) / 2 as in the authors' code: as a sum, RelRNN's diverged on
   denoise; as a mean too its loss has spikes, and may diverge.
 - The paper gives learning rate, optimiser, nonlinearity and ν, ρ of orth-RNN, expRNN, LSTM, GORU
-  and RelRNN (its tables 6 to 9). Chosen here: the other memories with attention take RelRNN's,
-  SAB takes the LSTM's; where a table names one learning rate for expRNN, that of its rotation is a
-  tenth; where it names no optimiser for the LSTM, Adam.
+  and RelRNN (its tables 6 to 9). Chosen here: the other memories with attention take RelRNN's, but
+  RelLSTM and MemLSTM on copy a learning rate of 0.001
+  ([why](../../docs/rellstm_on_copy.md)); SAB takes the LSTM's; where a table names one learning
+  rate for expRNN, that of its rotation is a tenth; where it names no optimiser for the LSTM, Adam.
 - Hidden sizes and the clipping of gradients are those of the authors' code, but for MNIST by 7
   pixels, a task of this project: there all memories have 100 units, the same batches and step size.
 """
