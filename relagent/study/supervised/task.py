@@ -208,6 +208,10 @@ def in_order(tasks: Iterable[SupervisedTask]) -> list[SupervisedTask]:
     return sorted(tasks, key=place)
 
 
+_ALWAYS_SAID = ("T", "seed", "updates", "epochs", "optimizer", "learning_rate", "combine")
+"""Said even where they are the defaults: those were chosen, and may be chosen anew."""
+
+
 def task_words(config: TaskConfig) -> list[str]:
     """The command line that trains with these settings, without the folders."""
     from relagent.tasks.defaults import default_config
@@ -217,9 +221,7 @@ def task_words(config: TaskConfig) -> list[str]:
     for name, value in to_json(config).items():
         if name in ("task", "memory", "data", "device", "threads", "checkpoint_minutes"):
             continue
-        # What combine is by default depends on the nonlinearity.
-        always = name in ("T", "seed", "updates", "epochs") or (name == "combine" and value)
-        if value != plain[name] or always:
+        if value != plain[name] or (value is not None and name in _ALWAYS_SAID):
             flag = "--T" if name == "T" else "--" + name.replace("_", "-")
             if isinstance(value, bool):
                 words.append(flag if value else flag.replace("--", "--no-", 1))
