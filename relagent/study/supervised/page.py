@@ -70,10 +70,10 @@ DEVIATIONS = """\
   states have no bound, it is (h + c) / 2 as in the authors' code: as a sum, RelRNN's diverged on
   denoise; as a mean too its loss has spikes, and may diverge.
 - The paper gives learning rate, optimiser, nonlinearity and ν, ρ of orth-RNN, expRNN, LSTM, GORU
-  and RelRNN (its tables 6 to 9). Chosen here: the other memories with attention take RelRNN's, but
-  RelLSTM and MemLSTM on copy a learning rate of 0.001
-  ([why](../../docs/rellstm_on_copy.md)); SAB takes the LSTM's; where a table names one learning
-  rate for expRNN, that of its rotation is a tenth; where it names no optimiser for the LSTM, Adam.
+  and RelRNN (its tables 6 to 9). Chosen here: RelLSTM and MemLSTM take Adam and 0.001 on copy and
+  denoise ([why](../../docs/rellstm_learning_rate.md)), otherwise RelRNN's line, as MemRNN does
+  everywhere; SAB takes the LSTM's; where a table names one learning rate for expRNN, that of its
+  rotation is a tenth; where it names no optimiser for the LSTM, Adam.
 - Hidden sizes and the clipping of gradients are those of the authors' code, but for MNIST by 7
   pixels, a task of this project: there all memories have 100 units, the same batches and step size.
 """
@@ -250,14 +250,21 @@ Whatever the memory:
 
 
 def _missing(view: View) -> str:
-    gaps = view.missing()
-    if not gaps:
+    gaps, short = view.missing(), view.cut_short()
+    if not gaps and not short:
         return "## What is missing\n\nNothing: all cells of the grid are here."
-    lines = [
-        f"- {variant_title(name)}: {', '.join(LOOKS[memory].title for memory in memories)}."
-        for name, memories in gaps.items()
-    ]
-    return "## What is missing\n\nOf the cells that the grid plans:\n\n" + "\n".join(lines)
+    parts = []
+    for said, cells in (
+        ("Planned by the grid, and not run:", gaps),
+        ("Trained for less than planned, and not solved before:", short),
+    ):
+        lines = [
+            f"- {variant_title(name)}: {', '.join(LOOKS[memory].title for memory in memories)}."
+            for name, memories in cells.items()
+        ]
+        if lines:
+            parts.append(said + "\n\n" + "\n".join(lines))
+    return "## What is missing\n\n" + "\n\n".join(parts)
 
 
 def _made_with(view: View) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -104,13 +104,26 @@ class View:
 
     def missing(self) -> dict[str, list[str]]:
         """What the default grid plans and no result has: form of the task -> memories."""
-        have = {(variant(result.config), result.memory) for result in self.results}
-        gaps: dict[str, list[str]] = {}
+        return self._cells(lambda runs: not runs)
+
+    def cut_short(self) -> dict[str, list[str]]:
+        """Where the default grid plans longer training than any run had, and none ended before."""
+        budget = GRIDS[self.study].budget
+
+        def short(run: SupervisedResult) -> bool:
+            asked = run.config.get("updates", run.config.get("epochs"))
+            return asked < budget and not (run.solved or run.diverged)
+
+        return self._cells(lambda runs: bool(runs) and all(map(short, runs)))
+
+    def _cells(self, wanted: Callable[[list[SupervisedResult]], bool]) -> dict[str, list[str]]:
+        """Cells of the default grid by what their runs are: form of the task -> memories."""
+        cells: dict[str, list[str]] = {}
         for T, memory in GRIDS[self.study].cells:
             name = f"T{T}" if T is not None else _default_variant(self.study)
-            if (name, memory) not in have:
-                gaps.setdefault(name, []).append(memory)
-        return gaps
+            if wanted(self.runs(name, memory)):
+                cells.setdefault(name, []).append(memory)
+        return cells
 
 
 def planned(run: SupervisedResult, budget: int) -> bool:

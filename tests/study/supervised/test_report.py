@@ -11,7 +11,7 @@ from relagent.study.report import ReportError, write_report
 from relagent.study.result_file import ResultError
 from relagent.study.supervised import peak
 from relagent.study.supervised.peak import PeakPoint, Peaks
-from relagent.study.supervised.result import read_results
+from relagent.study.supervised.result import SupervisedResult, read_results
 from relagent.study.supervised.tables import main_table, percent
 from relagent.study.supervised.view import View, variant_title
 
@@ -85,6 +85,22 @@ def test_the_page_names_commands_that_make_all_of_it(folder: Path) -> None:
     page = (folder / "README.md").read_text()
     beside = page.split("Beside that grid, or with less than its budget:")[1].split("```")[1]
     assert beside.count("python -m relagent.tasks copy") == 2  # a second seed, an unplanned delay
+
+
+def test_the_page_names_what_was_not_run_and_what_not_to_the_end(tmp_path: Path) -> None:
+    def missing(*results: SupervisedResult) -> str:
+        for result in results:
+            write(tmp_path, result)
+        write_report(tmp_path)
+        page = (tmp_path / "README.md").read_text()
+        return page.split("## What is missing")[1].split("## Made with")[0]
+
+    half = missing(synthetic("ptb", "lstm", epochs=3, accuracy=0.6))
+    assert "not run:\n\n- PTB: RelRNN." in half
+    assert "not solved before:\n\n- PTB: LSTM." in half
+    most = missing(synthetic("ptb", "rel-rnn", epochs=100, accuracy=0.6))
+    assert "RelRNN" not in most and "not run" not in most
+    assert "Nothing" in missing(synthetic("ptb", "lstm", seed=1, epochs=100, accuracy=0.6))
 
 
 def test_a_run_that_ended_before_its_first_row_of_training_is_drawn(tmp_path: Path) -> None:
