@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from minigrid.core.actions import Actions
 from numpy.typing import NDArray
 from torch import Tensor
 
 from relagent.analysis.gradients import unroll_with_handles
-from relagent.envs import GridObservation, evaluation_seeds, has_time_limit, make_env
-from relagent.rl.episodes import MAX_STEPS, choose
+from relagent.envs import (
+    GridObservation,
+    UnsupportedSpaceError,
+    evaluation_seeds,
+    has_time_limit,
+    make_env,
+)
+from relagent.rl.choice import choose
+from relagent.rl.episodes import MAX_STEPS
 from relagent.rl.play import check_world
 from relagent.rl.policy import MemoryPolicy
 
@@ -75,7 +83,13 @@ def play_episode(
         SeedError: there is no episode of this number.
     """
     seed = evaluation_seeds(1, number)[0]
+    if not isinstance(policy.action_space, spaces.Discrete):
+        raise UnsupportedSpaceError(
+            f"this agent's actions are {policy.action_space}: only choices among Discrete actions "
+            "can be looked into here"
+        )
     check_world(policy, env_id)
+    count = int(policy.action_space.n)
     policy = copy.deepcopy(policy).cpu().double()
     policy.set_training_mode(False)
     env = make_env(env_id, tuple(getattr(policy.observation_space, "spaces", ())) or None)
@@ -92,14 +106,13 @@ def play_episode(
         with torch.no_grad():
             features.append(policy.encode(_batch_of_one(observation)))
             latent, state = policy.memory.step(features[-1], state)
-            logits = cast(Any, policy.distribution(latent)).log_probs
-        (action,) = choose(logits, None if greedy else [generator.random()])
+            made = choose(policy.distribution(latent), None if greedy else [generator])
+        (action,) = made.tolist()
         actions.append(action)
         observation, reward, terminated, truncated, info = env.step(action)
         total += float(reward)
         over = terminated or truncated or len(actions) == most
     env.close()
-    count = int(cast(Any, policy.action_space).n)
     return Episode(
         policy=policy,
         features=torch.stack(features),

@@ -10,11 +10,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
 from relagent.envs import evaluation_seeds, has_time_limit, make_env
 from relagent.envs.view import hasten_view
 from relagent.memories import kernels, take_rows
+from relagent.rl.choice import choose
 from relagent.rl.encoder import is_grid_space
 from relagent.rl.policy import MemoryPolicy
 
@@ -74,7 +74,7 @@ class _Row:
         self.reward, self.length = 0.0, 0
         self.success: bool | None = None
 
-    def step(self, action: int) -> bool:
+    def step(self, action: Any) -> bool:
         """Act, and return whether the episode is over."""
         self.observation, reward, terminated, truncated, info = self.env.step(action)
         self.reward += float(reward)
@@ -105,12 +105,11 @@ def play_rows(
             observations = _stack([row.observation for row in table], device)
             starts = torch.tensor([row.length == 0 for row in table], device=device)
             latent, state = policy.remember(observations, state, starts)
-            logits = cast(Any, policy.distribution(latent)).log_probs
-        draws = None if job.deterministic else [row.generator.random() for row in table]
+            streams = None if job.deterministic else [row.generator for row in table]
+            actions = policy.to_env(choose(policy.distribution(latent), streams))
         alive = []
-        for i, action in enumerate(choose(logits, draws)):
-            row = table[i]
-            if row.step(action):
+        for i, row in enumerate(table):
+            if row.step(actions[i]):
                 yield Result(number, row.episode, row.reward, row.length, row.success)
                 following = next(episodes, None)
                 if following is None:
@@ -127,18 +126,3 @@ def _stack(observations: Sequence[Any], device: str) -> Any:
     if isinstance(observations[0], dict):
         return {part: _stack([o[part] for o in observations], device) for part in observations[0]}
     return torch.as_tensor(np.stack(observations), device=device)
-
-
-def choose(logits: Tensor, draws: Sequence[float] | None) -> list[int]:
-    """Choose an action for each row by inverting its cumulative distribution.
-
-    Args:
-        logits: [B, A].
-        draws: [B] uniform numbers in [0, 1), each a row's own; None takes the most probable.
-    """
-    if draws is None:
-        return cast("list[int]", logits.argmax(dim=1).tolist())
-    cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
-    below = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None] >= cumulative
-    # Rounding may leave the last sum a little below 1.
-    return cast("list[int]", below.sum(dim=1).clamp(max=logits.shape[1] - 1).tolist())

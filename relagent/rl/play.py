@@ -15,9 +15,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
-from relagent.envs import UnsupportedSpaceError, check_reset, make_env
+from relagent.envs import check_reset, make_env
 from relagent.envs.observations import ObservationPartsError
 from relagent.errors import RelagentError
 from relagent.rl.episodes import MAX_STEPS, Job, Result, parts_of, play_rows
@@ -69,7 +68,7 @@ def play(
     """Play a policy in a world of the Python package; no global random stream is touched.
 
     Args:
-        policy: with Discrete actions; it is copied and stays as it is.
+        policy: it is copied and stays as it is.
         env_id: a world that fits the policy, see :func:`check_world`.
         episodes: how many; episode i has the seed ``evaluation_seeds(episodes)[i]``.
         deterministic: take the most probable action instead of sampling.
@@ -83,7 +82,7 @@ def play(
         max_steps: where an episode is cut off in a world without a time limit of its own.
 
     Raises:
-        WorldMismatchError, UnsupportedSpaceError: the world does not fit the policy.
+        WorldMismatchError: the world does not fit the policy.
         EpisodeCountError: a number below one.
         WorkerError: a process died.
     """
@@ -141,14 +140,8 @@ def check_world(policy: MemoryPolicy, env_id: str) -> None:
 
     Raises:
         WorldMismatchError: observations or actions are not those of its training.
-        UnsupportedSpaceError: its actions are not Discrete.
         UnknownEnvironmentError: no registered environment has this id, or it cannot be begun.
     """
-    if not isinstance(policy.action_space, spaces.Discrete):
-        raise UnsupportedSpaceError(
-            f"this agent's actions are {policy.action_space}: only agents with Discrete actions "
-            "can be played here"
-        )
     try:
         env = make_env(env_id, parts_of(policy))
     except ObservationPartsError as error:

@@ -11,7 +11,7 @@ import torch
 
 from relagent.analysis.episode import choice_gradients, play_episode
 from relagent.analysis.gradients import gradient_norms
-from relagent.envs import SeedError, make_env
+from relagent.envs import SeedError, UnsupportedSpaceError, make_env
 from relagent.rl.checkpoint import load_policy
 from relagent.rl.play import WorldMismatchError, play
 from relagent.rl.policy import MemoryPolicy
@@ -96,3 +96,10 @@ def test_impossible_requests_are_refused(policy: MemoryPolicy) -> None:
         play_episode(policy, WORLD, -1)
     with pytest.raises(WorldMismatchError):
         play_episode(policy, "CartPole-v1")
+
+
+def test_actions_that_cannot_be_told_apart_by_name() -> None:
+    env = make_env("Pendulum-v1")
+    policy = MemoryPolicy(env.observation_space, env.action_space, lambda _: 1e-3, hidden_size=8)
+    with pytest.raises(UnsupportedSpaceError, match="only choices among Discrete"):
+        play_episode(policy, "Pendulum-v1")

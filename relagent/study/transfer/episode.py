@@ -15,7 +15,7 @@ from relagent.errors import RelagentError
 from relagent.memories import Attention
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.relevancy import RelevancyMemory
-from relagent.rl.episodes import choose
+from relagent.rl.choice import choose
 from relagent.rl.play import check_world
 from relagent.rl.policy import MemoryPolicy
 
@@ -115,8 +115,8 @@ def record(
             else:
                 latent, state = policy.memory.step(features, state)
                 look = None
-            logits = cast(Any, policy.distribution(latent)).log_probs
-        (action,) = choose(logits, None if greedy else [generator.random()])
+            made = choose(policy.distribution(latent), None if greedy else [generator])
+        (action,) = made.tolist()
         mission = str(world.mission)
         observation, reward, terminated, truncated, info = env.step(action)
         over = terminated or truncated
