@@ -48,7 +48,8 @@ Each line is a seed, smallest first; empty: not run.""",
 
 DIVERGED = """\
 A run *diverged at* the update whose loss or gradient was no finite number, in training or in the
-evaluation behind it: training ended, and the score is of the last evaluation before."""
+evaluation behind it: training ended, and the score is of the last evaluation before, with the best
+of all evaluations where that was higher."""
 
 PAPER = {
     "copy": """\

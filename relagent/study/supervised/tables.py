@@ -52,7 +52,9 @@ def _reached(run: SupervisedResult, bold: tuple[str, str]) -> str:
     if run.solved is not None:
         return f"{bold[0]}{accuracy}{bold[1]}, solved at {run.solved:,}"
     if run.diverged is not None:
-        return f"{accuracy}, diverged at {run.diverged:,}"
+        best = percent(run.best["accuracy"])
+        before = "" if best == accuracy else f" (best: {best})"
+        return f"{accuracy}{before}, diverged at {run.diverged:,}"
     return f"{accuracy}, unsolved in {run.updates:,}"
 
 
