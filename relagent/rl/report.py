@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,10 @@ from rich.table import Table
 from relagent.errors import RelagentError
 from relagent.runs.directory import RunWriteError
 from relagent.runs.files import reason, write_atomically
+from relagent.table import NOTHING, markdown
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-NOTHING = "–"
 
 INTERVALS = (
     f"Intervals: {LEVEL:.0%} percentile bootstrap, {RESAMPLES:,} resamples: of the episodes where "
@@ -308,9 +308,8 @@ class Report:
 
     def to_markdown(self) -> str:
         """The table that :meth:`print` shows."""
-        lines: list[Sequence[str]] = [self.headings, ["---"] * len(self.headings)]
-        lines += [[row.cells[heading] for heading in self.headings] for row in self.rows]
-        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        rows = [[row.cells[heading] for heading in self.headings] for row in self.rows]
+        table = markdown(self.headings, rows)
         notes = "".join(f"\nNote: {note}\n" for note in self.notes)
         return f"{table}\n{self.caption}\n{notes}"
 

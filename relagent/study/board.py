@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relagent.study.task import Task
+from relagent.table import NOTHING
 
 State = Literal["waiting", "training", "scoring", "finished", "stopped", "failed"]
 
@@ -97,8 +98,8 @@ class Line:
             self.task.name,
             f"{state}: {self.note}" if self.note else state,
             f"{self.done:,}",
-            f"{self.rate:,.0f}" if self.rate and self.active else "–",
-            f"{self.figure:.3f}" if self.figure is not None else "–",
+            f"{self.rate:,.0f}" if self.rate and self.active else NOTHING,
+            f"{self.figure:.3f}" if self.figure is not None else NOTHING,
             duration(self.eta),
         )
 
@@ -125,7 +126,7 @@ def last_row(path: Path) -> dict[str, int] | None:
 def duration(seconds: float | None) -> str:
     """``1 h 05 min``, ``12 min``, ``40 s`` or a dash."""
     if seconds is None:
-        return "–"
+        return NOTHING
     minutes = int(seconds // 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02} min"

@@ -14,7 +14,8 @@ from relagent.study.supervised.tables import (
     transfer_table,
 )
 from relagent.study.supervised.view import LOOKS, TITLES, View, planned, title, variant_title
-from relagent.study.words import NOTHING, commits, listed, machines, markdown, versions
+from relagent.study.words import commits, listed, machines, versions
+from relagent.table import NOTHING, markdown
 
 WHAT = {
     "copy": """\

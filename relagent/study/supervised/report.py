@@ -12,7 +12,7 @@ from relagent.study.supervised.page import page
 from relagent.study.supervised.result import SupervisedResult
 from relagent.study.supervised.tables import main_table, number_rows
 from relagent.study.supervised.view import View
-from relagent.study.words import markdown
+from relagent.table import markdown
 
 
 def contents(results: Sequence[SupervisedResult], folder: Path) -> dict[str, bytes]:

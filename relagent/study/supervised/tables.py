@@ -7,7 +7,7 @@ from typing import Any
 from relagent.study.supervised.grid import PAPER_COPY
 from relagent.study.supervised.result import SupervisedResult
 from relagent.study.supervised.view import View, title, variant_title
-from relagent.study.words import NOTHING
+from relagent.table import NOTHING
 
 Rows = tuple[list[str], list[list[str]]]
 

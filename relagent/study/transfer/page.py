@@ -20,7 +20,8 @@ from relagent.study.transfer.tables import (
 )
 from relagent.study.transfer.task import TransferTask
 from relagent.study.transfer.view import View, title
-from relagent.study.words import commits, listed, machines, markdown, versions
+from relagent.study.words import commits, listed, machines, versions
+from relagent.table import markdown
 
 PAPER = """\
 The paper's numbers are those of Table 4 of Kerg et al. (2020, arXiv 2006.09471): single numbers,

@@ -11,7 +11,7 @@ from relagent.study.transfer.page import page
 from relagent.study.transfer.results import RunResult
 from relagent.study.transfer.tables import table_rows
 from relagent.study.transfer.view import View
-from relagent.study.words import markdown
+from relagent.table import markdown
 
 
 def contents(results: Sequence[RunResult]) -> dict[str, bytes]:

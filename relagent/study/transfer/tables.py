@@ -7,7 +7,7 @@ from relagent.rl.report import short_name
 from relagent.study.transfer.aggregate import Estimate
 from relagent.study.transfer.untold import solved_untold
 from relagent.study.transfer.view import ROLES, Cell, View, paper_numbers, title, world_of
-from relagent.study.words import NOTHING
+from relagent.table import NOTHING
 
 
 def table_rows(

@@ -132,6 +132,21 @@ def test_the_command_makes_the_same_settings(
 
 
 @pytest.mark.parametrize(
+    ("study", "memory"),
+    [("copy", "rel"), ("denoise", "exp-rnn"), ("mnist", "lstm"), ("ptb", "rel")],
+)
+def test_the_command_repeats_the_run_after_the_defaults_have_changed(
+    study: str, memory: str
+) -> None:
+    config = default_config(study, memory)
+    words = task_words(config)
+    for setting in ("seed", "optimizer", "learning_rate"):
+        assert words[words.index("--" + setting.replace("_", "-")) + 1] == str(
+            getattr(config, setting)
+        )
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ('"format": 2', '"format": 3'),
