@@ -3,6 +3,7 @@
 The folder is imported as ``relagent.envs``, since ``envs`` is a name that many projects have.
 """
 
+from relagent.envs.cue import Cue
 from relagent.envs.make import (
     EnvCountError,
     PythonVecEnv,
@@ -58,6 +59,7 @@ __all__ = [
     "WORDS",
     "ActionError",
     "BackendError",
+    "Cue",
     "EnvCountError",
     "EnvPoolVecEnv",
     "GridObservation",

@@ -34,14 +34,19 @@ def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_world_of_one_s_own_is_trained_in_and_played(tmp_path: Path) -> None:
-    (world,) = (block for block in blocks("python") if "gym.register" in block)
-    (tmp_path / "cue.py").write_text(world)
-    (commands,) = (block for block in blocks("sh") if "cue:Cue-v0" in block)
-    for line in commands.replace("--steps 50000", "--steps 500").splitlines():
+    (tmp_path / "my_module.py").write_text(
+        "import gymnasium as gym\n"
+        "for name, delay in (('MyWorld-v0', 5), ('MyLargerWorld-v0', 9)):\n"
+        "    gym.register(name, 'relagent.envs:Cue', kwargs={'delay': delay})\n"
+    )
+    (commands,) = (block for block in blocks("sh") if "my_module:MyWorld-v0" in block)
+    for line in commands.splitlines():
         python, script, *arguments = line.split()
         assert python == "python"
-        if script == "evaluate_transfer.py":
-            arguments += ["--episodes", "4"]
+        arguments += {
+            "train_rl.py": ["--steps", "500"],
+            "evaluate_transfer.py": ["--episodes", "4"],
+        }[script]
         done = subprocess.run(
             [sys.executable, ROOT / script, *arguments],
             cwd=tmp_path,
@@ -50,8 +55,7 @@ def test_a_world_of_one_s_own_is_trained_in_and_played(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-    assert "cue:LongCue-v0" in done.stdout
-    assert "time limit" not in done.stdout
+    assert "my_module:MyLargerWorld-v0" in done.stdout
 
 
 @pytest.mark.parametrize("script", ["train_rl.py", "evaluate_transfer.py"])
