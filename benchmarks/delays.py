@@ -45,15 +45,15 @@ LEARNED = 0.9
 Record = dict[str, Any]
 
 
-def settings(delay: int, memory: str, seed: int, steps: int) -> TrainConfig:
+def settings(delay: int, memory: str, seed: int, **options: Any) -> TrainConfig:
     return TrainConfig(
         env=f"relagent/Cue{delay}-v0",
         memory=memory,
         seed=seed,
-        steps=steps,
         n_steps=256,
         learning_rate_end=0.0,
         device="cpu",
+        **options,
     )
 
 
@@ -129,7 +129,7 @@ def figure(records: Sequence[Record]) -> bytes:
     return png(drawn)
 
 
-def page(records: Sequence[Record], picture: str) -> str:
+def page(records: Sequence[Record], picture: str, command: str) -> str:
     some = records[0]
     made = some["provenance"]
     versions = ", ".join(
@@ -141,7 +141,7 @@ def page(records: Sequence[Record], picture: str) -> str:
         "0.5): the median over seeds, and how many of them came that far within "
         f"{some['config']['steps']:,} steps. Thick lines: the median of the rewards.\n\n"
         f"{table(records)}\n"
-        f"`python benchmarks/delays.py`; {versions}, on {made['machine']['processor']}. Settings "
+        f"`{command}`; {versions}, on {made['machine']['processor']}. Settings "
         "and versions of every run are in the JSON file beside this page.\n"
     )
 
@@ -166,6 +166,7 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=count, default=3)
     parser.add_argument("--steps", type=count, default=400_000)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--runs", type=Path, default=Path("runs/delays"))
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/delays"))
     options: argparse.Namespace = parser.parse_args()
@@ -179,7 +180,13 @@ def main() -> int:
             for memory in options.memories:
                 for seed in range(options.seeds):
                     name = f"{delay}-{memory}-s{seed}"
-                    config = settings(delay, memory, seed, options.steps)
+                    config = settings(
+                        delay,
+                        memory,
+                        seed,
+                        steps=options.steps,
+                        learning_rate=options.learning_rate,
+                    )
                     if runs.get(name, {}).get("config") != to_json(config):
                         record = measure(config, options.runs / name, lambda: stop.requested)
                         if record is None:
@@ -190,9 +197,20 @@ def main() -> int:
                     records.append(runs[name])
     picture = Path(f"{options.output}.png")
     write_atomically(picture, figure(records))
-    write_atomically(Path(f"{options.output}.md"), page(records, picture.name).encode())
+    text = page(records, picture.name, _command(parser, options))
+    write_atomically(Path(f"{options.output}.md"), text.encode())
     print(table(records))
     return 0
+
+
+def _command(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """The command that measures the same, whatever folder it was done in."""
+    words = ["python benchmarks/delays.py"]
+    for name, value in vars(options).items():
+        if name != "runs" and value != parser.get_default(name):
+            values = value if isinstance(value, list) else [value]
+            words.append(f"--{name.replace('_', '-')} {' '.join(map(str, values))}")
+    return " ".join(words)
 
 
 def _plain(runs: Mapping[str, Record]) -> bytes:
