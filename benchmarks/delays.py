@@ -138,7 +138,8 @@ def page(records: Sequence[Record], picture: str, command: str) -> str:
     return (
         f"# Environment steps until a delay is bridged\n\n![learning curves]({picture})\n\n"
         f"Steps until the mean reward of the last 100 training episodes is {LEARNED} (guessing has "
-        "0.5): the median over seeds, and how many of them came that far within "
+        "0.5): the median over seeds (of an even number the later of the middle two), and how "
+        "many of them came that far within "
         f"{some['config']['steps']:,} steps. Thick lines: the median of the rewards.\n\n"
         f"{table(records)}\n"
         f"`{command}`; {versions}, on {made['machine']['processor']}. Settings "
