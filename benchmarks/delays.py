@@ -26,11 +26,13 @@ from typing import Any
 import relagent  # noqa: F401  # isort: skip  # first: it tells OpenMP not to spin
 from matplotlib.figure import Figure
 
+from relagent.analysis.episode import play_episode
+from relagent.analysis.measures import gradient_paths
 from relagent.envs.cue import DELAYS
 from relagent.errors import RelagentError
 from relagent.memories import MEMORIES
 from relagent.rl.figure import COLOURS
-from relagent.rl.train import TrainConfig, resume, train
+from relagent.rl.train import TrainConfig, make_model, resume, train
 from relagent.runs.cli import ArgumentParser, GracefulStop, count, main_guard
 from relagent.runs.config import to_json
 from relagent.runs.directory import RunDirectory
@@ -73,10 +75,20 @@ def measure(config: TrainConfig, path: Path, stop: Callable[[], bool]) -> Record
     rows = [row for row in run.read_metrics() if "rollout/ep_rew_mean" in row]
     return {
         "config": to_json(config),
+        "first_gradient": first_gradient(config),
         "steps": [row["step"] for row in rows],
         "reward": [round(row["rollout/ep_rew_mean"], 4) for row in rows],
         "provenance": training_provenance(path),
     }
+
+
+def first_gradient(config: TrainConfig) -> float:
+    """‖∇ log π(answer)‖ at the hidden state that saw the cue, before the first update."""
+    model, worlds = make_model(replace(config, n_envs=1))
+    episode = play_episode(model.policy, config.env, 0)
+    worlds.close()
+    paths = gradient_paths(episode.policy.memory, episode.features, episode.last_choice)
+    return float(f"{paths.total[0, 0]:.3g}")
 
 
 def learned_at(record: Record) -> int | None:
@@ -85,22 +97,27 @@ def learned_at(record: Record) -> int | None:
     return next((step for step, reward in reached if reward >= LEARNED), None)
 
 
-def table(records: Sequence[Record]) -> str:
-    """Steps until learned: the median over seeds, and how many of them learned at all."""
+def table(records: Sequence[Record], cell: Callable[[Sequence[Record]], str]) -> str:
+    """Worlds down, memories across; a cell is of the seeds of one memory in one world."""
     memories, worlds = _names(records, "memory"), _names(records, "env")
-    rows = []
-    for world in worlds:
-        row = [world]
-        for memory in memories:
-            found = [learned_at(record) for record in _of(records, world, memory)]
-            steps = sorted(step for step in found if step is not None)
-            # Of an even number, the later of the two in the middle: a run that did not learn is
-            # later than all.
-            middle = steps[len(found) // 2] if len(steps) > len(found) // 2 else None
-            words = NOTHING if middle is None else f"{middle:,}"
-            row.append(f"{words} ({len(steps)} of {len(found)})")
-        rows.append(row)
+    rows = [
+        [world, *(cell(_of(records, world, memory)) for memory in memories)] for world in worlds
+    ]
     return markdown(["world", *memories], rows)
+
+
+def steps_of(runs: Sequence[Record]) -> str:
+    """Steps until learned: the median over seeds, and how many of them learned at all."""
+    steps = sorted(step for run in runs if (step := learned_at(run)) is not None)
+    # Of an even number, the later of the two in the middle: a run that did not learn is later
+    # than all.
+    middle = f"{steps[len(runs) // 2]:,}" if len(steps) > len(runs) // 2 else NOTHING
+    return f"{middle} ({len(steps)} of {len(runs)})"
+
+
+def gradient_of(runs: Sequence[Record]) -> str:
+    """The first gradient: the median over seeds."""
+    return f"{median(run['first_gradient'] for run in runs):.2g}"
 
 
 def figure(records: Sequence[Record]) -> bytes:
@@ -141,7 +158,10 @@ def page(records: Sequence[Record], picture: str, command: str) -> str:
         "0.5): the median over seeds (of an even number the later of the middle two), and how "
         "many of them came that far within "
         f"{some['config']['steps']:,} steps. Thick lines: the median of the rewards.\n\n"
-        f"{table(records)}\n"
+        f"{table(records, steps_of)}\n"
+        "Before the first update, the norm of the gradient of the answer's log-probability at the "
+        "hidden state that saw the cue, the median over seeds:\n\n"
+        f"{table(records, gradient_of)}\n"
         f"`{command}`; {versions}, on {made['machine']['processor']}. Settings "
         "and versions of every run are in the JSON file beside this page.\n"
     )
@@ -200,7 +220,7 @@ def main() -> int:
     write_atomically(picture, figure(records))
     text = page(records, picture.name, _command(parser, options))
     write_atomically(Path(f"{options.output}.md"), text.encode())
-    print(table(records))
+    print(table(records, steps_of))
     return 0
 
 
