@@ -19,6 +19,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle, product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -127,7 +128,7 @@ def figure(records: Sequence[Record]) -> bytes:
     panels = drawn.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
     handles: dict[str, Any] = {}
     for axes, world in zip(panels, worlds, strict=True):
-        for memory, colour in zip(memories, COLOURS, strict=False):
+        for memory, colour in zip(memories, cycle(COLOURS), strict=False):
             runs = _of(records, world, memory)
             for run in runs:
                 axes.plot(run["steps"], run["reward"], color=colour, alpha=0.25, linewidth=0.8)
@@ -193,29 +194,24 @@ def main() -> int:
     options: argparse.Namespace = parser.parse_args()
 
     kept = Path(f"{options.output}.json")
-    known: Mapping[str, Record] = read_or_empty(kept).get("runs", {})
-    runs: dict[str, Record] = dict(known)
+    runs: dict[str, Record] = read_or_empty(kept).get("runs", {})
+    if kept.exists() and not runs:
+        raise RelagentError(f"{kept} holds no runs: remove it, or choose another --output")
     records: list[Record] = []
     with GracefulStop() as stop:
-        for delay in options.delays:
-            for memory in options.memories:
-                for seed in range(options.seeds):
-                    name = f"{delay}-{memory}-s{seed}"
-                    config = settings(
-                        delay,
-                        memory,
-                        seed,
-                        steps=options.steps,
-                        learning_rate=options.learning_rate,
-                    )
-                    if runs.get(name, {}).get("config") != to_json(config):
-                        record = measure(config, options.runs / name, lambda: stop.requested)
-                        if record is None:
-                            return stop.exit_code
-                        runs[name] = record
-                        kept.parent.mkdir(parents=True, exist_ok=True)
-                        write_atomically(kept, _plain(runs))
-                    records.append(runs[name])
+        for delay, memory, seed in product(options.delays, options.memories, range(options.seeds)):
+            name = f"{delay}-{memory}-s{seed}"
+            config = settings(
+                delay, memory, seed, steps=options.steps, learning_rate=options.learning_rate
+            )
+            if runs.get(name, {}).get("config") != to_json(config):
+                record = measure(config, options.runs / name, lambda: stop.requested)
+                if record is None:
+                    return stop.exit_code
+                runs[name] = record
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(kept, _plain(runs))
+            records.append(runs[name])
     picture = Path(f"{options.output}.png")
     write_atomically(picture, figure(records))
     text = page(records, picture.name, _command(parser, options))

@@ -37,7 +37,8 @@ def test_a_world_of_one_s_own_is_trained_in_and_played(tmp_path: Path) -> None:
     (tmp_path / "my_module.py").write_text(
         "import gymnasium as gym\n"
         "for name, delay in (('MyWorld-v0', 5), ('MyLargerWorld-v0', 9)):\n"
-        "    gym.register(name, 'relagent.envs:Cue', kwargs={'delay': delay})\n"
+        "    kwargs = {'delay': delay}\n"
+        "    gym.register(name, 'relagent.envs:Cue', max_episode_steps=20, kwargs=kwargs)\n"
     )
     (commands,) = (block for block in blocks("sh") if "my_module:MyWorld-v0" in block)
     for line in commands.splitlines():
@@ -56,6 +57,7 @@ def test_a_world_of_one_s_own_is_trained_in_and_played(tmp_path: Path) -> None:
             check=True,
         )
     assert "my_module:MyLargerWorld-v0" in done.stdout
+    assert "time limit" not in done.stdout
 
 
 @pytest.mark.parametrize("script", ["train_rl.py", "evaluate_transfer.py"])
