@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 ENV = "MiniGrid-DoorKey-5x5-v0"
@@ -220,6 +221,12 @@ def main() -> None:
         print(MEASURES[setting.system](setting, float(arguments.measure[1])))
         return
 
+    from relagent.runs.machine import machine
+
+    used = ("relagent", "torch", "envpool", "minigrid", "stable-baselines3", "sb3-contrib")
+    packages = ", ".join(f"{package} {version(package)}" for package in used)
+    here = machine()
+    print(f"{packages}, {here['processor']}, {here['cores']} cores", flush=True)
     settings = [Setting("relagent", 64, memory=memory) for memory in arguments.memories]
     for peer in arguments.peers:
         candidates = CANDIDATES[peer]
