@@ -24,9 +24,14 @@ class Cue(gym.Env[Observation, np.int64]):
 
     Args:
         delay: steps from the cue to the question, at least 1.
+
+    Raises:
+        ValueError: the delay is less than 1.
     """
 
     def __init__(self, delay: int) -> None:
+        if delay < 1:
+            raise ValueError(f"a delay of {delay} steps was asked for: choose 1 or more.")
         self.delay = delay
         self.observation_space = gym.spaces.Box(0, 1, (3,), np.float32)
         self.action_space = gym.spaces.Discrete(2)

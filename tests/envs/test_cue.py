@@ -47,3 +47,9 @@ def test_both_cues_come_equally_often_and_a_seed_says_which() -> None:
     cues = [int(env.reset(seed=seed)[0][1]) for seed in range(200)]
     assert cues == [int(env.reset(seed=seed)[0][1]) for seed in range(200)]
     assert 70 < sum(cues) < 130
+
+
+@pytest.mark.parametrize("delay", [0, -1])
+def test_a_delay_that_never_asks_is_refused(delay: int) -> None:
+    with pytest.raises(ValueError, match="choose 1 or more"):
+        Cue(delay)
