@@ -50,6 +50,6 @@ def test_both_cues_come_equally_often_and_a_seed_says_which() -> None:
 
 
 @pytest.mark.parametrize("delay", [0, -1])
-def test_a_delay_that_never_asks_is_refused(delay: int) -> None:
+def test_a_delay_below_one_is_refused(delay: int) -> None:
     with pytest.raises(ValueError, match="choose 1 or more"):
         Cue(delay)
