@@ -13,7 +13,7 @@ from minigrid.core.actions import Actions
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relagent.analysis.gradients import unroll_with_handles
+from relagent.analysis.gradients import unroll_with_handles, vector_norms
 from relagent.envs import (
     GridObservation,
     UnsupportedSpaceError,
@@ -144,7 +144,7 @@ def choice_gradients(episode: Episode, rows: int = 100) -> tuple[list[int], NDAr
         (gradient,) = torch.autograd.grad(
             log_probabilities[step], run.handles, retain_graph=row + 1 < len(chosen)
         )
-        norms[row, : step + 1] = gradient[: step + 1, 0].norm(dim=1).numpy()
+        norms[row, : step + 1] = vector_norms(gradient[: step + 1, 0]).numpy()
     return chosen, norms
 
 

@@ -72,7 +72,9 @@ class Findings:
         table = np.full((len(rows), max(map(len, rows))), np.nan)
         for line, row in zip(table, rows, strict=True):
             line[: len(row)] = row[::-1]
-        together = np.sqrt(np.nanmean(table**2, axis=0))
+        largest = np.nanmax(table, axis=0)
+        scale = np.where(largest > 0, largest, 1)  # squares of small norms would be 0
+        together = scale * np.sqrt(np.nanmean((table / scale) ** 2, axis=0))
         low, median, high = np.nanquantile(table, [0.25, 0.5, 0.75], axis=0)
         return Profile(low, median, high, together)
 

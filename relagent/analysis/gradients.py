@@ -158,10 +158,10 @@ def jacobian_norms(
     vectors = (
         torch.eye(size) if probes is None else torch.randint(0, 2, (probes, size)) * 2.0 - 1.0
     ).to(x)
-    squares = torch.zeros_like(run.handles[..., 0])
+    norms = torch.zeros_like(run.handles[..., 0])
     for vector in vectors:
-        squares += _pull_back(run.outputs[step], vector, run).square().sum(dim=2)
-    return (squares if probes is None else squares / probes).sqrt()
+        norms = norms.hypot(vector_norms(_pull_back(run.outputs[step], vector, run)))
+    return norms if probes is None else norms / probes**0.5
 
 
 def hidden_gradients(
@@ -211,8 +211,19 @@ def gradient_norms(
 
     Takes, and refuses, what :func:`hidden_gradients` does.
     """
-    gradient = hidden_gradients(memory, x, loss, episode_starts, state=state)
-    return gradient.square().sum(dim=2).sqrt()
+    return vector_norms(hidden_gradients(memory, x, loss, episode_starts, state=state))
+
+
+def vector_norms(vectors: Tensor) -> Tensor:
+    """Return the Euclidean norms [..] of vectors [.., H], 0 for none but 0.
+
+    A gradient may fall by a hundred powers of ten, and the squares of small numbers are 0 long
+    before they are; so each vector is divided by its largest entry first.
+    """
+    largest = vectors.abs().amax(dim=-1, keepdim=True)
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
+    norms: Tensor = (vectors / scale).norm(dim=-1) * scale[..., 0]
+    return norms
 
 
 def _pull_back(output: Tensor, vector: Tensor, run: Handles) -> Tensor:

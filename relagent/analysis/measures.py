@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from relagent.analysis.gradients import hidden_gradients
+from relagent.analysis.gradients import hidden_gradients, vector_norms
 from relagent.analysis.sparse import attention_pattern, depth_matrix
 from relagent.memories import Attention, Memory, MemoryOptionError
 
@@ -100,10 +100,11 @@ def gradient_paths(memory: Memory[Any], x: Tensor, loss: Callable[[Tensor], Tens
     """
     total = hidden_gradients(memory, x, loss)
     if not attends(memory):
-        return Paths(total.norm(dim=2), total.norm(dim=2), torch.zeros_like(total[..., 0]))
+        norms = vector_norms(total)
+        return Paths(norms, norms, torch.zeros_like(norms))
     with _contexts_fixed(cast(Any, memory).attention):
         recurrence = hidden_gradients(memory, x, loss)
-    return Paths(total.norm(dim=2), recurrence.norm(dim=2), (total - recurrence).norm(dim=2))
+    return Paths(*map(vector_norms, (total, recurrence, total - recurrence)))
 
 
 @contextmanager

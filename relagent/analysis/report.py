@@ -129,7 +129,7 @@ def _is_agent(run: Path) -> bool:
         settings = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise RunDamagedError(path, f"it cannot be read ({error})") from error
-    return isinstance(settings, dict) and settings.get("task") not in TASKS
+    return isinstance(settings, dict) and str(settings.get("task")) not in TASKS
 
 
 def _task_page(run: Path, config: AnalysisConfig) -> Page:

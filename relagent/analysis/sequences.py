@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +59,11 @@ class Sequences:
 def take_sequences(loaded: LoadedModel, count: int) -> Sequences:
     """Return sequences that the model was not trained on: the first of its validation data.
 
+    Everything is in double precision: a gradient that reaches far back may be smaller than float32
+    can tell from 0.
+
     Args:
-        loaded: a trained model; it is used as it is.
+        loaded: a trained model; it is copied and stays as it is.
         count: B. There may be fewer in the data; a text is cut into so many pieces and its first
             window is read.
 
@@ -69,14 +73,14 @@ def take_sequences(loaded: LoadedModel, count: int) -> Sequences:
     """
     if count < 1:
         raise AnalysisInputError(f"{count} sequences show nothing: ask for at least 1")
-    model = loaded.model
+    model = copy.deepcopy(loaded.model).double()
     try:
         batch = next(loaded.task.evaluation_batches("validation", count, loaded.config.seed, 0))
     except ConfigError as error:
         raise AnalysisInputError(f"{count} sequences are more than the data hold") from error
     batch = batch.to(next(model.parameters()).device)
     with torch.no_grad():
-        x = batch.x if model.embedding is None else model.embedding(batch.x)
+        x = batch.x.double() if model.embedding is None else model.embedding(batch.x)
         taken = Sequences(model.memory, x, model.head, batch)
         if not taken.loss(model.memory(x, model.memory.initial_state(x.shape[1]))[0]).isfinite():
             raise AnalysisInputError(

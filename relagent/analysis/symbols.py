@@ -41,12 +41,12 @@ def symbol_states(sequences: Sequences, look: Attention) -> SymbolStates | None:
         look: what the memory looked at along them.
 
     Returns:
-        ``None`` where the memory has no relevant set, or the answers are due before the last
-        symbol's state can enter it.
+        ``None`` where the memory has no relevant set, or no step lies between the one at which the
+        last symbol's state can enter it and the marker.
     """
     memory, steps = sequences.memory, len(sequences.x)
     due = steps - LENGTH
-    if not isinstance(memory, RelevancyMemory) or LENGTH + memory.nu >= due:
+    if not isinstance(memory, RelevancyMemory) or LENGTH + memory.nu >= due - 1:
         return None
     entered = LENGTH + memory.nu  # steps until the short-term buffer holds none of them
     with torch.no_grad():

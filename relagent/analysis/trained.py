@@ -149,8 +149,8 @@ class Norms(NamedTuple):
     """What is told of the gradient norms along sequences."""
 
     level: float
-    """Of all sequences together (a single one's may be 0 where no state was remembered): the
-    median over the steps."""
+    """Of all sequences together (a single one's may all but vanish where no state was remembered):
+    the median over the steps."""
     span: float
     """Of all sequences together: how many powers of ten 90% of the steps span, log10 of the 95%
     quantile over the 5% quantile."""
@@ -168,7 +168,8 @@ def norms_of(findings: Findings) -> Norms:
     """Summarise ‖∇_{h_t} L‖ of equally long sequences."""
     table = findings.sights[0].paths.total.double().cpu().numpy()
     tenth = max(1, len(table) // 10)
-    low, level, high = np.quantile(np.sqrt((table**2).mean(axis=1)), [0.05, 0.5, 0.95])
+    together = findings.profile(lambda paths: paths.total).together
+    low, level, high = np.quantile(together, [0.05, 0.5, 0.95])
     span = float(np.log10(high / low)) if low > 0 else float("inf")
     first, last = float(np.median(table[:tenth])), float(np.median(table[-tenth:]))
     return Norms(float(level), span, first, last)

@@ -15,6 +15,7 @@ from relagent.analysis.gradients import (
     jacobian_norms,
     jacobians,
     unroll_with_handles,
+    vector_norms,
 )
 from relagent.memories import MEMORIES, Memory, MemoryInputError, make_memory
 
@@ -153,3 +154,15 @@ def test_wrong_requests_are_refused() -> None:
         jacobian_norms(memory, sequence(), probes=0)
     with pytest.raises(MemoryInputError):
         jacobians(memory, sequence()[:, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norms_are_0_of_0_alone(dtype: torch.dtype) -> None:
+    tiny, huge = (torch.finfo(dtype).tiny, torch.finfo(dtype).max / 10)
+    vectors = torch.tensor(
+        [[0.0, 0.0], [3 * tiny, 4 * tiny], [3.0, -4.0], [3 * huge, 4 * huge]], dtype=dtype
+    )
+    expected = torch.tensor([0.0, 5 * tiny, 5.0, 5 * huge], dtype=dtype)
+    torch.testing.assert_close(vector_norms(vectors), expected, rtol=1e-6, atol=0)
+    assert vector_norms(torch.tensor([[torch.inf, 1.0]])) == torch.inf
+    assert vector_norms(torch.tensor([[torch.nan, 1.0]])).isnan()

@@ -75,6 +75,28 @@ def test_any_task_run_has_a_page(
     assert check_files(run / "analysis", page) == expected
 
 
+def test_a_gradient_that_float32_cannot_tell_from_0_is_told(tmp_path: Path) -> None:
+    settings = {"T": 800, "hidden_size": 8, "updates": 1, "batch_size": 2}
+    train(default_config("copy", "lstm", evaluation_batches=1, **settings), tmp_path / "run")
+    main([str(tmp_path / "run"), "--sequences", "2"])
+    found = read(tmp_path / "run" / "analysis")[1]["findings"]
+    assert found["steps_without_gradient"] == 0
+    assert 0 < found["gradient_first_tenth"] < torch.finfo(torch.float32).tiny
+
+
+@pytest.mark.parametrize(("nu", "told"), [(4, True), (5, False)])
+def test_no_delay_is_averaged_over_no_steps(nu: int, told: bool, tmp_path: Path) -> None:
+    config = default_config(
+        "copy", "rel-rnn", T=6, hidden_size=8, nu=nu, rho=3, updates=1, evaluation_batches=1,
+        batch_size=2,
+    )  # fmt: skip
+    train(config, tmp_path / "run")
+    main([str(tmp_path / "run"), "--sequences", "2"])
+    page, data = read(tmp_path / "run" / "analysis")
+    assert ("symbols" in data["findings"]) == told
+    assert "nan" not in page.lower()
+
+
 def test_copy_by_a_relevant_set_says_which_symbols_states_it_lives_on(
     task_run: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -173,6 +195,7 @@ def test_thin_lines_survive_a_small_picture() -> None:
         (["{agent}", "--episode", "-1"], "negative"),
         (["{task}", "--out", "{task}/config.json"], "cannot write"),
         (["{broken}"], "broken/config.json"),
+        (["{strange}"], "strange/config.json"),
         (["{diverged}"], "training diverged"),
     ],
 )
@@ -186,7 +209,10 @@ def test_bad_input_is_one_line(
 ) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
-    places = {"task": task_run("rel"), "agent": agent_run("rel"), "broken": tmp_path / "broken"}
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "config.json").write_text('{"task": ["copy"]}')
+    places = {"task": task_run("rel"), "agent": agent_run("rel")}
+    places |= {name: tmp_path / name for name in ("broken", "strange")}
     places["diverged"] = tmp_path / "diverged"
     endless = default_config(
         "copy", "rel", T=5, hidden_size=4, updates=3, optimizer="rmsprop", learning_rate=1e38
