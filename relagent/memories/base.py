@@ -113,7 +113,10 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         """
         state, starts = self.check_sequence(x, state, episode_starts)
         # A method that was replaced on this very object is not what a kernel computes.
-        replaced = any(callable(attribute) for attribute in vars(self).values())
+        replaced = any(
+            callable(attribute) and hasattr(type(self), name) and not hasattr(nn.Module, name)
+            for name, attribute in vars(self).items()
+        )
         kernel = None if replaced else kernels.select(type(self), x)
         if kernel is None:
             return self.unroll_definition(x, state, starts)

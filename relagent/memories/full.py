@@ -71,6 +71,8 @@ class FullMemory(AttentiveMemory[FullState]):
 
     def reset(self, state: FullState, episode_starts: Tensor) -> FullState:
         """See :meth:`Memory.reset`; slots that no row needs any more are dropped."""
+        if not episode_starts.any():
+            return state
         state = super().reset(state, episode_starts)
         used = state.occupied.any(dim=0)
         if used.all():

@@ -162,6 +162,8 @@ class SAB(Memory[SABState]):
 
     def reset(self, state: SABState, episode_starts: Tensor) -> SABState:
         """See :meth:`Memory.reset`; slots that no row needs any more are dropped."""
+        if not episode_starts.any():
+            return state
         state = super().reset(state, episode_starts)
         used = state.occupied.any(dim=0)
         if used.all():

@@ -434,6 +434,25 @@ def test_function_transforms_and_forward_mode_agree_with_the_gradient(
     assert_close(tangent, (expected * along).sum(), 1e-12)
 
 
+@every_memory
+def test_many_sequences_at_once_give_the_gradients_of_each(
+    name: str, implementation: Implementation
+) -> None:
+    if name == "exp-rnn":
+        pytest.skip("torch's parametrisations cannot be run under vmap")
+    memory = make(name)
+    many = torch.stack([sequence(4, 2, seed=seed).x for seed in range(3)])
+    weights = torch.randn(4, 2, memory.hidden_size, dtype=many.dtype)
+
+    def loss(x: Tensor) -> Tensor:
+        return (weights * memory.unroll(x, memory.initial_state(2))[0]).sum()
+
+    with implementation():
+        for x, found in zip(many, torch.func.vmap(torch.func.grad(loss))(many), strict=True):
+            (expected,) = gradients(loss(leaf := x.clone().requires_grad_()), [leaf])
+            assert_close(found, expected, 1e-12)
+
+
 @pytest.mark.parametrize("name", MEMORIES)
 def test_a_state_out_of_autocast_serves_without_it(name: str) -> None:
     memory = make_memory(name, FEATURES, HIDDEN)

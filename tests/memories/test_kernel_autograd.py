@@ -8,6 +8,8 @@ import sys
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint
 
 from relagent.memories import Memory, kernels, make_memory
 from relagent.memories.kernels.sequence import BatchedGradientError, SecondDerivativeError
@@ -114,3 +116,48 @@ def test_a_compiled_model_runs_kernels_as_they_are() -> None:
         "assert torch.equal(y, memory(x, state)[0])"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@every_kernel
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_computes_the_same_gradient(name: str, reentrant: bool) -> None:
+    memory = double(name)
+    x = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+
+    def outputs(x: Tensor) -> Tensor:
+        return memory.unroll(x, memory.initial_state(2))[0]
+
+    leaves = [x, *memory.parameters()]
+    outputs(x).square().sum().backward()
+    expected = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    checkpoint(outputs, x, use_reentrant=reentrant).square().sum().backward()
+    for leaf, gradient in zip(leaves, expected, strict=True):
+        assert (leaf.grad is None) == (gradient is None)
+        assert gradient is None or (leaf.grad is not None and torch.equal(leaf.grad, gradient))
+
+
+def test_a_module_that_compiles_its_calls_keeps_its_kernel() -> None:
+    memory = double("rel")
+    memory.compile(backend="eager")
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    y, _ = memory.unroll(x, memory.initial_state(2))
+    assert y.grad_fn is not None and y.grad_fn.name() == "_SequenceBackward"
+
+
+def test_what_is_traced_is_the_definition_or_refused() -> None:
+    """A graph in which the kernel's results are constants would be wrong without a word."""
+    memory = double("lstm")
+
+    def outputs(x: Tensor) -> Tensor:
+        return memory.step(x, memory.initial_state(2))[0]
+
+    def unrolled(x: Tensor) -> Tensor:
+        return memory.unroll(x, memory.initial_state(2))[0]
+
+    one, other = torch.randn(2, 2, 3, dtype=torch.float64)
+    graph = make_fx(outputs)(one)
+    torch.testing.assert_close(graph(other), outputs(other))
+    with pytest.raises(Exception, match="data-dependent"):
+        make_fx(unrolled)(one[None])

@@ -74,8 +74,16 @@ def _untraced(function: FunctionT) -> FunctionT:
 
 
 def _transformed() -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation is at work: not for kernels."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    """Whether calls are traced, or transformed by ``torch.func`` or forward-mode differentiation.
+
+    None of these can see what a kernel does.
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._is_tracing()
+    )
 
 
 def enabled() -> bool:

@@ -332,18 +332,19 @@ class _Sequence(torch.autograd.Function):
         ctx: Any, d_hidden: Tensor, d_context: Tensor, d_c: Tensor, d_history: Tensor, *_: Tensor
     ) -> tuple[Tensor | None, ...]:
         one_by_one(d_hidden, d_context, d_c, d_history)
+        saved = ctx.saved_tensors
         with torch.no_grad():
-            gradients = _Sequence.gradients(ctx, d_hidden, d_context, d_c, d_history)
-        history = Trail(*ctx.saved_tensors[4:]).history
+            gradients = _Sequence.gradients(ctx, saved, d_hidden, d_context, d_c, d_history)
+        history = Trail(*saved[4:]).history
         return once((history, d_hidden, d_context, d_c, d_history), gradients)
 
     @staticmethod
     def gradients(
-        ctx: Any, d_hidden: Tensor, d_context: Tensor, d_c: Tensor, d_history: Tensor
+        ctx: Any, saved: Any, d_hidden: Tensor, d_context: Tensor, d_c: Tensor, d_history: Tensor
     ) -> tuple[Tensor | None, ...]:
         """Return the gradients of what :meth:`forward` took, in its order."""
         rule: Rule = ctx.rule
-        R, w, starts, c, *kept = ctx.saved_tensors
+        R, w, starts, c, *kept = saved
         trail = Trail(*kept)
         trail = trail._replace(gates=trail.gates.clone())  # is written to
         T, B, n = d_hidden.shape

@@ -172,18 +172,19 @@ class _Sequence(torch.autograd.Function):
         *_: None,
     ) -> tuple[Tensor | None, ...]:
         one_by_one(d_y, d_cell, d_last)
+        saved = ctx.saved_tensors  # asked for once: checkpointing unpacks once
         with torch.no_grad():
-            gradients = _Sequence.gradients(ctx, d_y, d_cell, d_last)
-        return once((ctx.saved_tensors[-1], d_y, d_cell, d_last), gradients)
+            gradients = _Sequence.gradients(ctx, saved, d_y, d_cell, d_last)
+        return once((saved[-1], d_y, d_cell, d_last), gradients)
 
     @staticmethod
     def gradients(
-        ctx: Any, d_y: Tensor | None, d_cell: Tensor | None, d_last: Tensor | None
+        ctx: Any, saved: Any, d_y: Tensor | None, d_cell: Tensor | None, d_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Return the gradients of what :meth:`forward` took, in its order."""
         backend: Backend = ctx.backend
         plan: Plan = ctx.plan
-        saved = list(ctx.saved_tensors)
+        saved = list(saved)
         x, starts = saved[:2]
         before = Carried(*saved[2:7])
         parameters = Parameters(*saved[7:14])
