@@ -38,7 +38,7 @@ from relagent.rl.checkpoint import model_state, read_training, restore_model
 from relagent.rl.encoder import is_grid_space
 from relagent.rl.ppo import MemoryPPO
 from relagent.rl.worlds import ReplayableVecEnv
-from relagent.runs.config import Config, ConfigError, check_seed, option, to_json
+from relagent.runs.config import Config, ConfigError, check_seed, check_threads, option, to_json
 from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDirectory, default_run_path
 from relagent.runs.packing import pack
@@ -126,11 +126,11 @@ class TrainConfig(Config):
             "n_steps",
             "batch_size",
             "n_epochs",
-            "threads",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(name, getattr(self, name), "it must be at least 1")
         check_seed(self.seed)
+        check_threads(self.threads)
         for name in ("ent_coef", "vf_coef", "learning_rate_end", "exploring_starts"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(name, getattr(self, name), "it must not be negative")

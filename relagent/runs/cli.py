@@ -76,8 +76,21 @@ def main_guard(function: Callable[[], int | None]) -> int:
         if error.errno not in _REFUSALS:
             raise
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        message = "this machine has not enough memory for that: ask for smaller sizes"
     print(f"error: {_one_line(message)}", file=sys.stderr)
     return USAGE
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: Python's, a GPU's or that of torch's allocator for CPUs."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def _one_line(text: str) -> str:

@@ -51,6 +51,19 @@ def check_seed(seed: int) -> None:
         raise ConfigError("seed", seed, "it must be at least 0 and less than 2**32")
 
 
+MOST_THREADS = 1024
+
+
+def check_threads(threads: int) -> None:
+    """Check that a number of threads is one that a machine can start.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not 1 <= threads <= MOST_THREADS:
+        raise ConfigError("threads", threads, f"it must be at least 1 and at most {MOST_THREADS:,}")
+
+
 def option(
     default: Any = dataclasses.MISSING,
     help: str = "",

@@ -35,7 +35,7 @@ def main() -> int:
         command.add_argument("--run-dir", type=Path, help="folder of the new run (default: runs/.)")
         command.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
         add_arguments(command, kind)
-        command.add_argument("--task", default=name, help=argparse.SUPPRESS)
+        command.add_argument("--task", default=name, choices=(name,), help=argparse.SUPPRESS)
         command.set_defaults(command=train_command, parser=command)
     _transfer_parser(commands.add_parser("transfer-copy", help="score a run of copy at other T"))
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@ from relagent.memories.full import MemRNN
 from relagent.memories.orthogonal import ExpRNN
 from relagent.memories.relevancy import RelevancyMemory, RelRNN
 from relagent.memories.rnn import RNN
-from relagent.runs.config import Config, ConfigError, check_seed, option
+from relagent.runs.config import Config, ConfigError, check_seed, check_threads, option
 from relagent.tasks.base import DatasetTask, Task
 
 __all__ = ["DatasetConfig", "GeneratedConfig", "TaskConfig", "option"]
@@ -63,6 +63,7 @@ class TaskConfig(Config):
             if type(value) is int and field.name not in ("seed", "nu", "rho") and value < 1:
                 raise ConfigError(field.name, value, "it must be at least 1")
         check_seed(self.seed)
+        check_threads(self.threads)
         if self.checkpoint_minutes < 0:
             raise ConfigError(
                 "checkpoint_minutes", self.checkpoint_minutes, "it must not be negative"

@@ -43,7 +43,7 @@ def read_task_config(run: RunDirectory) -> TaskConfig:
         name = json.loads(path.read_bytes()).get("task")
     except (OSError, ValueError, AttributeError) as error:
         raise RunDamagedError(path, f"it cannot be read ({error})") from error
-    if name not in TASKS:
+    if str(name) not in TASKS:
         raise RunDamagedError(path, f"it is of no supervised task ({', '.join(TASKS)})")
     return run.read_config(TASKS[name])
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from relagent.errors import RelagentError
 from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
@@ -27,6 +28,9 @@ def raising(error: BaseException) -> Callable[[], int]:
         (RelagentError("nu is -1;\n  it must be at least 1"), "nu is -1; it must be at least 1"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied"),
+        (MemoryError(), "ask for smaller sizes"),
+        (RuntimeError("[enforce fail] can't allocate memory: 8 bytes"), "ask for smaller sizes"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "ask for smaller sizes"),
     ],
 )
 def test_one_line_and_exit_code_2(
@@ -41,7 +45,7 @@ def test_one_line_and_exit_code_2(
 
 
 def test_bugs_keep_their_traceback() -> None:
-    for bug in (ValueError("x"), OSError(errno.EBADF, "bad"), ZeroDivisionError()):
+    for bug in (ValueError("x"), OSError(errno.EBADF, "bad"), RuntimeError("x")):
         with pytest.raises(type(bug)):
             main_guard(raising(bug))
 

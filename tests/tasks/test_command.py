@@ -40,6 +40,8 @@ def test_errors_are_one_line(
     for words, part in (
         (["copi"], "invalid choice: 'copi'"),
         (["copy", "--stepz", "3"], "unrecognized arguments: --stepz 3"),
+        (["copy", "--task", "denoise"], "invalid choice: 'denoise'"),
+        (["copy", "--threads", "100000"], "at most 1,024"),
         (["copy", "--T", "0"], "T is 0; it must be at least 1"),
         (["copy", "--memory", "rell"], "did you mean rel"),
         (["copy", "--memory", "lstm", "--nu", "3"], "nu is 3; lstm takes none"),
