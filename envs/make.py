@@ -226,14 +226,28 @@ def check_space(env_id: str, space: spaces.Space[Any]) -> None:
             f"{env_id} observes {space}: only numbers from 0 can be used; shift them by a "
             "gymnasium.ObservationWrapper."
         )
+    names = space.spaces if isinstance(space, spaces.Dict) else ()
+    points = [leaf for leaf in leaves if isinstance(leaf, spaces.Box) and leaf.shape == ()]
+    if points or any("." in name for name in names):
+        raise UnsupportedSpaceError(
+            f"{env_id} observes {space}: only boxes of at least one dimension, and names without a "
+            "full stop, can be used; change them by a gymnasium.ObservationWrapper."
+        )
 
 
 def check_actions(env_id: str, space: spaces.Space[Any]) -> None:
-    """Check that an agent's actions, numbers from 0, are this environment's.
+    """Check that an agent can take these actions, in numbers from 0.
 
     Raises:
-        UnsupportedSpaceError: they are not.
+        UnsupportedSpaceError: it cannot.
     """
+    bounded = isinstance(space, spaces.Box) and space.is_bounded()
+    flat = isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) and len(space.shape) == 1
+    if not (isinstance(space, spaces.Discrete) or bounded or flat):
+        raise UnsupportedSpaceError(
+            f"{env_id} takes actions {space}: only Discrete, a Box with bounds, and MultiDiscrete "
+            "and MultiBinary of one dimension can be used; a gymnasium.ActionWrapper changes them."
+        )
     if np.any(getattr(space, "start", 0)):
         raise UnsupportedSpaceError(
             f"{env_id} takes actions {space}: only numbers from 0 can be used; shift them by a "

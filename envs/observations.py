@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,15 @@ class UnsupportedSpaceError(RelagentError):
 
 @lru_cache(maxsize=65536)
 def _tokens(mission: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    ids = [_WORD_IDS.get(word, UNKNOWN_WORD) for word in re.findall(r"[a-z0-9]+", mission.lower())]
+    words = re.findall(r"[a-z0-9]+", mission.lower())
+    unknown = [word for word in words if word not in _WORD_IDS]
+    if unknown:
+        warnings.warn(
+            f"the mission {mission!r} has words that no MiniGrid world has ({', '.join(unknown)}): "
+            "an agent cannot tell them from one another",
+            stacklevel=2,
+        )
+    ids = [_WORD_IDS.get(word, UNKNOWN_WORD) for word in words]
     tokens = np.zeros(MISSION_LENGTH, dtype=np.uint8)
     tokens[: len(ids)] = ids[:MISSION_LENGTH]
     tokens.flags.writeable = False  # shared by all who ask for this mission
@@ -141,7 +150,8 @@ class GridObservation(gym.Wrapper[Observation, int, Any, Any], gym.utils.RecordC
 
     Raises:
         ObservationPartsError: see ``check_parts``.
-        UnsupportedSpaceError: a view of another size than ``VIEW``, or more actions than seven.
+        UnsupportedSpaceError: a view of another size than ``VIEW``, more actions than seven or, in
+            an episode, cells of objects or colours that MiniGrid does not have.
     """
 
     def __init__(self, env: gym.Env[Any, Any], parts: Sequence[str] = PARTS) -> None:
@@ -167,6 +177,11 @@ class GridObservation(gym.Wrapper[Observation, int, Any, Any], gym.utils.RecordC
         return observation, float(reward), terminated, truncated and not terminated, info
 
     def _observation(self, raw: Observation, previous_action: int) -> Observation:
+        if (raw["image"] > IMAGE_HIGH).any():
+            raise UnsupportedSpaceError(
+                f"{_name(self)} shows cells with (object, colour, state) codes above {IMAGE_HIGH}, "
+                "which are MiniGrid's largest: use its objects and colours"
+            )
         every = {
             "image": raw["image"],
             "direction": np.int64(raw["direction"]),
@@ -176,9 +191,13 @@ class GridObservation(gym.Wrapper[Observation, int, Any, Any], gym.utils.RecordC
         return {part: every[part] for part in self.parts}
 
 
+def _name(env: gym.Env[Any, Any]) -> str:
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
 def _check_world(env: gym.Env[Any, Any]) -> None:
     """Check that a MiniGrid world of somebody's own sees and acts as the registered ones do."""
-    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    name = _name(env)
     seen, actions = env.observation_space, env.action_space
     parts = seen.spaces if isinstance(seen, spaces.Dict) else {}
     view = parts["image"].shape if {"image", "direction", "mission"} <= parts.keys() else seen

@@ -24,6 +24,7 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import Tensor, nn
 
+from relagent.envs.observations import IMAGE_HIGH
 from relagent.errors import RelagentError
 from relagent.rl.distinct import distinct_numbers, distinct_rows
 from relagent.rl.grids import GridIndex, KnownGrids
@@ -258,7 +259,8 @@ def is_grid_space(space: spaces.Space[Any]) -> bool:
         and len(image.shape) == 3
         and image.shape[0] == image.shape[1] >= 5
         and image.shape[2] == 3
-        and not is_image_space(image)
+        # By these a board or a picture of somebody's own is told from a MiniGrid view.
+        and bool((image.low == 0).all() and (image.high == IMAGE_HIGH).all())
     )
 
 

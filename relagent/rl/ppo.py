@@ -166,6 +166,11 @@ class MemoryPPO(MemoryAlgorithm):
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        # The last rollout may go beyond the end, where a schedule would have another sign.
+        self._current_progress_remaining = max(0.0, self._current_progress_remaining)
+
     def train(self) -> None:
         """Improve the policy on the last rollout.
 
@@ -302,7 +307,7 @@ class MemoryPPO(MemoryAlgorithm):
         """Load a saved model.
 
         Args:
-            path: the file; or a run directory, for its newest checkpoint.
+            path: the file, as :meth:`save` took it; or a run directory, for its newest checkpoint.
             env: where to train on; its spaces must be the model's. ``None``: only to predict.
             device: where to put it.
             custom_objects: what could not be stored without code: ``policy_class``,
@@ -314,13 +319,20 @@ class MemoryPPO(MemoryAlgorithm):
         Raises:
             CheckpointDamagedError: not a saved model, or a damaged one.
             ModelMismatchError: the spaces do not fit, or something is missing.
+            ModelOptionError: there are both, a folder and a file, of that name.
         """
         if print_system_info:
             get_system_info()
+        file = _with_suffix(path)
+        if Path(path).is_dir() and file.is_file():
+            raise ModelOptionError(
+                f"{path} is a folder, and {file} a saved model: name the file with its suffix, or "
+                "rename one of them"
+            )
         if Path(path).is_dir():
             state = read_training(RunDirectory.open(path))[0]["model"]
         else:
-            tensors, data = load_file(_with_suffix(path))
+            tensors, data = load_file(file)
             if "model" not in data:
                 raise CheckpointDamagedError(Path(path), "it holds no model")
             state = unpack(tensors, data["model"])

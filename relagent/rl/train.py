@@ -212,7 +212,8 @@ def resume(
             raise ResumeError(
                 f"{config.env} did not come back to where it was (simulated by "
                 f"{backend_of(worlds)}, saved with {state['backend']}): resume with the versions "
-                "in provenance.json"
+                "in provenance.json; a world of one's own must depend on its seed and on the "
+                "actions of the episode alone"
             )
         run.rewind(checkpoint.step, where)
         restore_random_states(state["random"])

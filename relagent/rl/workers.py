@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
@@ -96,6 +97,9 @@ def _work(parent: Connection, taken: Any, rows: int, device: str) -> None:
     """What each process does."""
     torch.set_num_threads(1)  # there is a process for each core
     jobs: list[Job] = pickle.loads(parent.recv_bytes())
+    for job in jobs:  # a module may register the worlds of others, too
+        if ":" in job.env_id:
+            import_module(job.env_id.partition(":")[0])
 
     def episodes(number: int) -> Iterator[int]:
         while True:

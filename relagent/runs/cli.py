@@ -28,6 +28,7 @@ _REFUSALS = {
     errno.EEXIST,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.ENAMETOOLONG,
 }
 
 

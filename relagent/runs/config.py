@@ -232,6 +232,7 @@ def from_arguments(
     """
     fields = dataclasses.fields(config_class)
     given = {f.name: getattr(arguments, f.name) for f in fields if hasattr(arguments, f.name)}
+    given = {name: None if value == [None] else value for name, value in given.items()}
     if base is not None:
         return dataclasses.replace(base, **given)
     for field in fields:

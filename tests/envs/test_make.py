@@ -25,6 +25,7 @@ from relagent.envs import (
     make_vec_env,
     pool_ids,
 )
+from relagent.envs.make import check_actions
 
 DOORKEY = "MiniGrid-DoorKey-5x5-v0"
 
@@ -170,6 +171,21 @@ def test_a_world_that_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch) -
             make_vec_env(env_id, 1, 0)
 
 
+@pytest.mark.parametrize(
+    "actions",
+    [
+        spaces.Tuple([spaces.Discrete(2)]),
+        spaces.Text(3),
+        spaces.Box(-np.inf, np.inf, (2,)),
+        spaces.MultiDiscrete(np.full((2, 2), 3)),
+        spaces.MultiBinary((2, 2)),
+    ],
+)
+def test_actions_that_no_agent_can_take_are_named(actions: spaces.Space[Any]) -> None:
+    with pytest.raises(UnsupportedSpaceError, match=r"(?s)takes actions .* a Box with bounds"):
+        check_actions("World-v0", actions)
+
+
 def test_bad_requests_are_named(register: Any) -> None:
     with pytest.raises(EnvCountError, match="choose 1 or more"):
         make_vec_env(DOORKEY, 0, 0)
@@ -186,6 +202,9 @@ def test_bad_requests_are_named(register: Any) -> None:
         make_vec_env("CartPole-v1", 1, 0, parts=["image"])
     with pytest.raises(UnsupportedSpaceError, match=r"observes Discrete.*only numbers from 0"):
         make_vec_env(register(spaces.Discrete(3, start=1)), 1, 0)
+    for space in (spaces.Box(0, 1, ()), spaces.Dict({"a.b": spaces.Discrete(2)})):
+        with pytest.raises(UnsupportedSpaceError, match="names without a full stop"):
+            make_vec_env(register(space), 1, 0)
     with pytest.raises(UnsupportedSpaceError, match="only Box, Discrete and a Dict"):
         make_vec_env(register(spaces.Tuple([spaces.Discrete(2)])), 1, 0)
 

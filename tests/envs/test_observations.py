@@ -80,7 +80,9 @@ def test_case_and_punctuation_do_not_matter_and_unknown_words_show() -> None:
     assert np.array_equal(
         tokenize("Go to the door, then open"), tokenize("go to the door then open")
     )
-    assert detokenize(tokenize("open the portal")) == "open the <unknown>"
+    with pytest.warns(UserWarning, match=r"words that no MiniGrid world has \(portal\)"):
+        tokens = tokenize("open the portal")
+    assert detokenize(tokens) == "open the <unknown>"
 
 
 def test_tokens_cannot_be_spoilt_for_others() -> None:
@@ -178,6 +180,20 @@ class ActionsEnv(EmptyEnv):
     def __init__(self, actions: spaces.Space[Any]) -> None:
         super().__init__()
         self.action_space: Any = actions
+
+
+@pytest.mark.parametrize("cell", [(11, 0, 0), (5, 6, 0), (4, 0, 4)])
+def test_a_cell_that_minigrid_does_not_have_is_named(cell: tuple[int, int, int]) -> None:
+    """Its number would be another cell's, or none."""
+
+    class Odd(EmptyEnv):
+        def gen_obs(self) -> Any:
+            seen = super().gen_obs()
+            seen["image"][3, 3] = cell
+            return seen
+
+    with pytest.raises(UnsupportedSpaceError, match=r"Odd shows cells with .* codes above"):
+        GridObservation(Odd()).reset(seed=0)
 
 
 def test_an_episode_starts_without_a_previous_action() -> None:

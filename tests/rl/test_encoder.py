@@ -213,6 +213,7 @@ def grid_like(**changes: Any) -> spaces.Dict:
         (observation_space(("image",)), GridEncoder),
         (grid_like(image=spaces.Box(0, 255, (64, 64, 3), dtype=np.uint8)), CombinedExtractor),
         (grid_like(image=spaces.Box(0, 10, (7, 5, 3), dtype=np.uint8)), CombinedExtractor),
+        (grid_like(image=spaces.Box(0, 2, (7, 7, 3), dtype=np.uint8)), CombinedExtractor),
         (grid_like(battery=spaces.Box(0, 1, (1,))), CombinedExtractor),
         (spaces.Box(0, 255, (3, 64, 64), dtype=np.uint8), NatureCNN),
         (spaces.Box(-1, 1, (4,)), FlattenExtractor),

@@ -81,6 +81,17 @@ def test_the_id_of_a_world_is_enough() -> None:
     assert isinstance(model.policy.features_extractor, GridEncoder)
 
 
+def test_a_schedule_is_not_asked_for_what_lies_beyond_the_end() -> None:
+    asked: list[float] = []
+
+    def rate(left: float) -> float:
+        asked.append(left)
+        return 1e-3 * left
+
+    small_model(toys(), "lstm", learning_rate=rate).learn(100)  # takes 144 steps
+    assert min(asked) == 0
+
+
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("n_steps", 0), ("n_epochs", -1)])
 def test_impossible_numbers_are_refused(name: str, value: int) -> None:
     with pytest.raises(ModelOptionError, match=f"^{name}={value} .*at least 1") as error:

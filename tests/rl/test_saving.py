@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from relagent.memories import AnyState, Memory
 from relagent.memories.cells import LSTMCell
 from relagent.rl import MemoryPPO, load_policy
+from relagent.rl.acting import ModelOptionError
 from relagent.rl.checkpoint import ModelMismatchError, make_policy, model_state
 from relagent.rl.policy import PolicyOptionError
 from relagent.rl.train import TrainConfig, make_model, resume
@@ -36,6 +37,15 @@ class Own(Memory[AnyState]):
     def step(self, x: Tensor, state: AnyState) -> tuple[Tensor, AnyState]:
         h, c = self.cell(x, *state)
         return h, (h, c)
+
+
+def test_a_name_of_two_things_is_not_guessed(tmp_path: Path) -> None:
+    model = small_model(toys(), "rel")
+    (tmp_path / "model").mkdir()
+    model.save(tmp_path / "model")
+    with pytest.raises(ModelOptionError, match="name the file with its suffix"):
+        MemoryPPO.load(tmp_path / "model")
+    assert same_weights(weights(model), weights(MemoryPPO.load(tmp_path / "model.safetensors")))
 
 
 def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Example(Config):
     use_film: bool = option(True, "Condition on the text.")
     rho: int | None = option(5, "Relevant states; none for no limit.")
     sizes: tuple[int, ...] = option((5, 6), "Sizes.")
+    parts: tuple[str, ...] | None = option(("a",), "Parts; none for all.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +52,8 @@ def test_the_command_line_gives_the_configuration() -> None:
     expected = Example("A", 7, 1.0, "mem", "sum", False, None, ())
     assert parse(*words.split(), "--rho", "none", "--sizes") == expected
     assert parse("--env", "A", "--sizes", "8", "16").sizes == (8, 16)
+    assert parse("--env", "A", "--parts", "b", "c").parts == ("b", "c")
+    assert parse("--env", "A", "--parts", "none").parts is None
 
 
 def test_a_base_holds_where_no_flag_was_given() -> None:
@@ -95,7 +98,7 @@ def test_help_names_every_flag_and_default(capsys: pytest.CaptureFixture[str]) -
         "How. (default: none)",
     ):
         assert part in text
-    assert text.count("(default") == 7
+    assert text.count("(default") == 8
 
 
 @pytest.mark.parametrize(
