@@ -10,6 +10,7 @@ soon so do the episodes: compare the numbers over seeds, not seed by seed.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from contextlib import nullcontext
@@ -64,7 +65,7 @@ def main() -> None:
     print(f"{arguments.env}, {arguments.memory}: steps to a mean reward of {arguments.solved}\n")
     print("| seed | kernels | definition |")
     print("|---:|---:|---:|")
-    columns: tuple[list[int], list[int]] = ([], [])
+    columns: tuple[list[float], list[float]] = ([], [])
     for seed in range(arguments.seeds):
         cells = []
         for definition, column in enumerate(columns):
@@ -78,11 +79,13 @@ def main() -> None:
             begin = time.perf_counter()
             steps = steps_to_solve(config, arguments.solved, bool(definition))
             seconds = time.perf_counter() - begin
-            if steps is not None:
-                column.append(steps)
+            column.append(math.inf if steps is None else steps)
             cells.append(f"{steps:,} ({seconds:.0f} s)" if steps else "not solved")
         print(f"| {seed} | {cells[0]} | {cells[1]} |", flush=True)
-    medians = [f"{statistics.median(column):,.0f}" if column else "-" for column in columns]
+    medians = [
+        f"{middle:,.0f}" if math.isfinite(middle := statistics.median(column)) else "-"
+        for column in columns
+    ]
     print(f"| median | {medians[0]} | {medians[1]} |")
 
 

@@ -229,11 +229,12 @@ def write_table(points: list[Point], path: Path) -> None:
         ]
         lines.append(f"| {T} | " + " | ".join(cells) + " |")
     lines.append("")
-    for field, word in (("seconds", "time"), ("megabytes", "memory")):
+    both = [T for T in sorted({p.steps for p in points}) if {("rel", T), ("mem", T)} <= set(found)]
+    for field, word in (("seconds", "time"), ("megabytes", "memory")) if both else ():
         at = crossing(points, field)
         if at is None:
-            lines.append(f"rel does not take less {word} than mem at the longest T.")
-        elif at == min(point.steps for point in points):
+            lines.append(f"rel does not take less {word} than mem at T = {both[-1]:,}.")
+        elif at == both[0]:
             lines.append(f"rel takes less {word} than mem at every measured T.")
         else:
             lines.append(f"rel takes less {word} than mem from T ≈ {at:,.0f} on.")

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from relagent.runs.cli import GracefulStop, count
+from relagent.runs.device import computing_device
 from relagent.runs.machine import available_cores
 from relagent.study.board import Board
 from relagent.study.local import run_here
@@ -59,7 +60,10 @@ def do_grid(tasks: Sequence[Task], arguments: argparse.Namespace) -> int:
 
     Raises:
         TaskConflictError: a run or a result was made with other settings; nothing was started.
+        DeviceError: this machine has no such device.
     """
+    if arguments.ray is None:  # another machine may have what this one lacks
+        computing_device(arguments.device)
     with GracefulStop() as stop:
         board = Board(tasks)
         left = []

@@ -48,6 +48,8 @@ def _train(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
             if task.enough(ended, made["config"]):
                 return True
         changes = {task.budget_name: _budget(task, update), "device": task.device, "threads": 1}
+        if isinstance(task.config, DatasetConfig):
+            changes["data"] = task.config.data  # it may have moved
         return resume(task.run, changes, stop)
 
     try:

@@ -62,35 +62,36 @@ def _middle(flat: Array) -> Array:
     return np.asarray(np.sort(flat, axis=1)[:, cut : flat.shape[1] - cut].mean(axis=1))
 
 
-def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
+def probability_of_improvement(x: Sequence[ArrayLike], y: Sequence[ArrayLike]) -> float:
     """Probability that a run of X beats a run of Y on a world drawn at random (section 4.3).
 
     P(X > Y) = mean over worlds w and pairs of runs (i, j) of [x_iw > y_jw] + ½ [x_iw = y_jw],
     which is the Mann-Whitney statistic. It says nothing about by how much.
 
     Args:
-        x: [runs of X, worlds].
-        y: [runs of Y, worlds].
+        x: for each world, the scores of X's runs there; worlds may have different numbers of them.
+        y: the same of Y.
 
     Raises:
         ScoreError: the worlds are not as many.
     """
-    return float(_wins(*_same_worlds(x, y)))
+    return float(np.mean([_wins(*columns) for columns in _by_world(x, y)]))
 
 
-def _same_worlds(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    left, right = matrix(x), matrix(y)
-    if left.shape[1] != right.shape[1]:
-        raise ScoreError(
-            f"{left.shape[1]} worlds cannot be compared with {right.shape[1]}: give the same ones"
-        )
-    return left, right
+def _by_world(x: Sequence[ArrayLike], y: Sequence[ArrayLike]) -> list[tuple[Array, Array]]:
+    """The scores of both in each world, [runs of X, 1] and [runs of Y, 1]."""
+    if len(x) != len(y):
+        raise ScoreError(f"{len(x)} worlds cannot be compared with {len(y)}: give the same ones")
+    return [
+        (matrix(np.reshape(a, (-1, 1))), matrix(np.reshape(b, (-1, 1))))
+        for a, b in zip(x, y, strict=True)
+    ]
 
 
 def _wins(x: Array, y: Array) -> Array:
-    """[..., runs of X, worlds], [..., runs of Y, worlds] -> [...]."""
-    difference = x[..., :, None, :] - y[..., None, :, :]
-    return np.asarray(((np.sign(difference) + 1) / 2).mean(axis=(-3, -2, -1)))
+    """Share of the pairs of runs that X wins in a world: [.., N, 1], [.., M, 1] -> [..]."""
+    difference = x - y.swapaxes(-1, -2)
+    return np.asarray(((np.sign(difference) + 1) / 2).mean(axis=(-2, -1)))
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Array:
@@ -120,12 +121,18 @@ def estimate_iqm(scores: ArrayLike, resamples: int = RESAMPLES) -> Estimate:
     return _estimate(interquartile_mean(table), _middle(drawn))
 
 
-def estimate_improvement(x: ArrayLike, y: ArrayLike, resamples: int = RESAMPLES) -> Estimate:
-    """Probability of improvement; the runs of X and of Y are drawn independently."""
-    left, right = _same_worlds(x, y)
-    drawn_x = stratified_resamples(left, resamples, seed=0)
-    drawn_y = stratified_resamples(right, resamples, seed=1)
-    return _estimate(float(_wins(left, right)), _wins(drawn_x, drawn_y))
+def estimate_improvement(
+    x: Sequence[ArrayLike], y: Sequence[ArrayLike], resamples: int = RESAMPLES
+) -> Estimate:
+    """Probability of improvement; the runs of X and of Y are drawn independently in each world."""
+    drawn = [
+        _wins(
+            stratified_resamples(left, resamples, seed=2 * world),
+            stratified_resamples(right, resamples, seed=2 * world + 1),
+        )
+        for world, (left, right) in enumerate(_by_world(x, y))
+    ]
+    return _estimate(probability_of_improvement(x, y), np.mean(drawn, axis=0))
 
 
 def estimate_profile(

@@ -139,7 +139,8 @@ def _protocol(view: View, name: str) -> str:
         _untold(view, name, runs),
         "### Probability that RelLSTM scores higher" if len(heading) > 1 else "",
         "Of a run of RelLSTM against a run of the other memory (Agarwal et al. 2021); 0.50 is no "
-        "difference." if len(heading) > 1 else "",
+        "difference. Over all pairs it is the mean over those that both have run."
+        if len(heading) > 1 else "",
         markdown(heading, rows) if len(heading) > 1 else "",
         "### Every size, sampled and greedy",
         markdown(*ladder_rows(view, name)),

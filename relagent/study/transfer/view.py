@@ -157,20 +157,26 @@ class View:
     def improvement(
         self, protocol: str, rival: str, role: Role, pair: Pair | None = None
     ) -> tuple[Estimate, int, int] | None:
-        """Probability that RelLSTM beats another memory, and the numbers of seeds of both.
+        """Probability that RelLSTM beats another memory, and the least numbers of seeds of both.
 
         Args:
             protocol: its name.
             rival: the other memory.
             role: in the training or in the test worlds.
-            pair: one pair; None takes all that both have run.
+            pair: one pair; None takes all that both have run, each with all of its seeds.
         """
         pairs = (pair,) if pair is not None else self.common_pairs(protocol, ("rel", rival))
-        left = self.scores(protocol, "rel", role, pairs)
-        right = self.scores(protocol, rival, role, pairs)
-        if left is None or right is None:
+        left, right = (
+            [
+                cell.scores
+                for pair in pairs
+                if (cell := self.cell(protocol, pair, memory, world_of(pair, role)))
+            ]
+            for memory in ("rel", rival)
+        )
+        if not left or len(left) != len(right):
             return None
-        return estimate_improvement(left, right), len(left), len(right)
+        return estimate_improvement(left, right), min(map(len, left)), min(map(len, right))
 
     def missing(self) -> dict[str, dict[str, list[int]]]:
         """What the protocols plan and no result has: ``"ours rel"`` -> pair -> seeds."""

@@ -38,8 +38,10 @@ def test_interquartile_mean_by_hand() -> None:
 
 def test_probability_of_improvement_by_hand() -> None:
     # World 1: 1 > 0, 1 = 1, 3 > 0, 3 > 1: 3.5 of 4. World 2: 0 of 4.
-    assert probability_of_improvement([[1, 0], [3, 0]], [[0, 5], [1, 5]]) == (3.5 / 4 + 0) / 2
+    assert probability_of_improvement([[1, 3], [0, 0]], [[0, 1], [5, 5]]) == (3.5 / 4 + 0) / 2
     assert probability_of_improvement([[1.0]], [[1.0]]) == 0.5
+    # Worlds count alike, whatever the numbers of their runs.
+    assert probability_of_improvement([[1, 3], [0]], [[0, 1], [5, 5, -1]]) == (3.5 / 4 + 1 / 3) / 2
 
 
 def test_performance_profile_by_hand() -> None:
@@ -55,7 +57,7 @@ def test_the_numbers_of_rliable() -> None:
     assert interquartile_mean(y) == pytest.approx(0.5)
     assert estimate_iqm(x)[1:] == pytest.approx((0.425, 0.6875), abs=0.01)
     assert estimate_mean(x)[1:] == pytest.approx((0.42333, 0.63), abs=0.01)
-    improvement = estimate_improvement(x, y)
+    improvement = estimate_improvement([*x.T], [*y.T])
     assert improvement.value == pytest.approx(0.566667, abs=1e-6)
     assert improvement[1:] == pytest.approx((0.42222, 0.71667), abs=0.02)
     _, low, high = estimate_profile(x, [0.25, 0.5, 0.75])
@@ -66,13 +68,15 @@ def test_the_numbers_of_rliable() -> None:
 @settings(max_examples=25)
 @given(scores(), scores())
 def test_what_must_hold(x: Array, y: Array) -> None:
-    assert probability_of_improvement(x, y) == pytest.approx(1 - probability_of_improvement(y, x))
+    left, right = [*x.T], [*y.T]
+    won, lost = probability_of_improvement(left, right), probability_of_improvement(right, left)
+    assert won == pytest.approx(1 - lost)
     assert x.min() <= interquartile_mean(x) <= x.max() + 1e-12
     assert interquartile_mean(x) == pytest.approx(interquartile_mean(x[::-1, ::-1]))
     profile = performance_profile(x, np.linspace(0, 1, 7))
     assert np.all(np.diff(profile) <= 0)
     assert profile[-1] == 0.0
-    for value, low, high in (estimate_mean(x, 200), estimate_improvement(x, y, 200)):
+    for value, low, high in (estimate_mean(x, 200), estimate_improvement(left, right, 200)):
         assert 0 <= low <= high <= 1
         assert 0 <= value <= 1
 
@@ -99,4 +103,4 @@ def test_what_is_no_matrix_is_refused(bad: Any) -> None:
 
 def test_other_worlds_cannot_be_compared() -> None:
     with pytest.raises(ScoreError, match="2 worlds cannot be compared with 1"):
-        probability_of_improvement([[1, 2]], [[1]])
+        probability_of_improvement([[1], [2]], [[1]])
