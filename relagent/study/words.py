@@ -25,10 +25,19 @@ def versions(results: Iterable[Any], *parts: str) -> str:
     found: dict[str, set[str]] = {}
     for run in results:
         for part in parts:
-            for package, version in _of(run, part, "versions").items():
-                if version is not None:
-                    found.setdefault(package, set()).add(str(version))
+            for made_with in _of(run, part, "versions"):
+                for package, version in made_with.items():
+                    if version is not None:
+                        found.setdefault(package, set()).add(str(version))
     return ", ".join(f"{name} {listed(which)}" for name, which in found.items())
+
+
+def backends(results: Iterable[Any]) -> str:
+    """What ran the training worlds, with its version."""
+    return listed(
+        str(session["backend"]) for run in results for session in _sessions(run, "training")
+        if session.get("backend")
+    )  # fmt: skip
 
 
 def commits(results: Iterable[Any]) -> str:
@@ -36,14 +45,27 @@ def commits(results: Iterable[Any]) -> str:
     found = listed(
         f"`{str(git.get('commit'))[:10]}`" + (" with changes" if git.get("dirty") else "")
         for run in results
-        if (git := _of(run, "training", "git"))
+        for git in _of(run, "training", "git")
     )
     return found or "unknown"
 
 
-def _of(run: Any, part: str, key: str) -> Mapping[str, object]:
-    value = run.provenance.get(part, {}).get(key)
-    return value if isinstance(value, Mapping) else {}
+def untold_sessions(results: Iterable[Any]) -> str:
+    """A line on runs of which no more than the first session is known, if there are any."""
+    if all(r.provenance.get("sessions", 1) <= len(_sessions(r, "training")) for r in results):
+        return ""
+    return "\n- Of some runs that were resumed, versions and commit are those of the first part."
+
+
+def _of(run: Any, part: str, key: str) -> list[Mapping[str, object]]:
+    """What a part of the provenance says of something, or each session of training."""
+    told = (session.get(key) for session in _sessions(run, part))
+    return [value for value in told if isinstance(value, Mapping)]
+
+
+def _sessions(run: Any, part: str) -> list[Mapping[str, Any]]:
+    later = run.provenance.get("resumed", []) if part == "training" else []
+    return [run.provenance.get(part, {}), *later]
 
 
 def _machine(machine: Mapping[str, Any], config: Mapping[str, Any]) -> str:

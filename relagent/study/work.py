@@ -64,10 +64,18 @@ def write_part(path: Path, made_with: Mapping[str, Any], score: Mapping[str, Any
 
 
 def training_provenance(run: Path) -> dict[str, Any]:
-    """What a run was made with, for its result: versions, commit, machine, number of sessions."""
+    """What a run was made with, for its result.
+
+    That is versions, commit and so on of its first session, the same of those that went on, their
+    number, and the machine of the last.
+    """
     made = RunDirectory.open(run).read_provenance()
+    training, *resumed = (
+        {name: session.get(name) for name in KEPT} for session in (made, *made.get("resumed", []))
+    )
     return {
-        "training": {name: made.get(name) for name in KEPT},
-        "sessions": 1 + len(made.get("resumed", [])),
+        "training": training,
+        "resumed": resumed,
+        "sessions": 1 + len(resumed),
         "machine": machine(),
     }

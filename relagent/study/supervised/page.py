@@ -14,7 +14,7 @@ from relagent.study.supervised.tables import (
     transfer_table,
 )
 from relagent.study.supervised.view import LOOKS, TITLES, View, planned, title, variant_title
-from relagent.study.words import commits, listed, machines, versions
+from relagent.study.words import commits, listed, machines, untold_sessions, versions
 from relagent.table import NOTHING, markdown
 
 WHAT = {
@@ -39,7 +39,7 @@ weights with the best validation.""",
 HOW_SCORED = {
     "generated": """\
 A run is *solved at* the update of the first evaluation (every {every} updates, {sequences} fresh
-sequences, {symbols:,} symbols) without one mistake, where training ends. A run that is not solved
+sequences, {symbols} symbols) without one mistake, where training ends. A run that is not solved
 within its budget of updates shows its last evaluation. Each line is a seed, smallest first; a cell
 that is empty, or holds nothing but the paper's number, was not run.""",
     "dataset": """\
@@ -139,10 +139,12 @@ def _results(view: View) -> str:
         scored, curves = HOW_SCORED["dataset"], "Validation after each epoch"
     else:
         curves = "Training loss, thinned; dotted: the best loss without a memory; a dot: solved"
-        config = view.results[0].config
-        sequences = config["evaluation_batches"] * config["batch_size"]
+        configs = [run.config for run in view.results]
+        sequences = [config["evaluation_batches"] * config["batch_size"] for config in configs]
         scored = HOW_SCORED["generated"].format(
-            every=config["evaluate_every"], sequences=sequences, symbols=10 * sequences
+            every=listed(str(config["evaluate_every"]) for config in configs),
+            sequences=listed(str(number) for number in sequences),
+            symbols=listed(f"{10 * number:,}" for number in sequences),
         )
     if any(run.diverged is not None for run in view.results):
         scored += f"\n\n{DIVERGED}"
@@ -275,8 +277,9 @@ def _made_with(view: View) -> str:
     return f"""\
 ## Made with
 
-- Machine, of a run's last part: {machines(view.results)}; one process a run, one thread each.
+- Machine, of a run's last part: {machines(view.results)}; one process a run, threads of each:
+  {listed(str(run.config["threads"]) for run in view.results)}.
 - Time of those processes: {hours:.2f} h of training; times that a run was begun or resumed: at most
   {sessions}.
-- Versions, of a run's first part: {versions(view.results, "training") or NOTHING}.
-- Commits of training: {commits(view.results)}."""
+- Versions: {versions(view.results, "training") or NOTHING}.
+- Commits of training: {commits(view.results)}.{untold_sessions(view.results)}"""

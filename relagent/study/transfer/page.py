@@ -20,7 +20,7 @@ from relagent.study.transfer.tables import (
 )
 from relagent.study.transfer.task import TransferTask
 from relagent.study.transfer.view import View, title
-from relagent.study.words import commits, listed, machines, versions
+from relagent.study.words import backends, commits, listed, machines, untold_sessions, versions
 from relagent.table import markdown
 
 PAPER = """\
@@ -46,8 +46,8 @@ Beside those faults, these things differ from the paper in both protocols:
 - Minibatches take whole worlds, and gradients reach back through the whole rollout of 128 steps;
   states remembered from before it are constants.
 - The value of an episode's last observation is added where the time limit cut it off.
-- Training worlds are EnvPool's, which are tested to equal minigrid's; all scores are made on
-  minigrid itself, on layouts that no training seed can produce.
+- Training worlds may be EnvPool's (see below), which are tested to equal minigrid's; all scores are
+  made on minigrid itself, on layouts that no training seed can produce.
 - The macro-state, `combine` above, is h + c (sum) in the paper's equations and (h + c) / 2 (mean)
   in its authors' code.
 
@@ -219,14 +219,15 @@ def _made_with(view: View) -> str:
     return f"""\
 ## Made with
 
-- Machine: {machines(results)}; one process a run, one thread each.
+- Machine, of a run's last part: {machines(results)}; one process a run, one thread each.
 - Time of those processes: {trained:.1f} h of training, {played:.1f} h of playing. On a machine with
   several cores the wall time is shorter, on one that does something else besides, longer.
 - Speed of training, steps/s of one process:
 
 {_speed(view)}
+- Training worlds: {backends(results)}.
 - Versions: {versions(results, "training", "playing")}.
-- Commits of training: {commits(results)}."""
+- Commits of training: {commits(results)}.{untold_sessions(results)}"""
 
 
 def _speed(view: View) -> str:

@@ -106,7 +106,9 @@ def test_a_run_made_by_hand_is_taken_over(make_task: MakeTask) -> None:
     assert read_result(finished.result).provenance["sessions"] == 1
     assert not train(begun.config, begun.run, after(6))
     assert begun.do(never)
-    assert read_result(begun.result).provenance["sessions"] == 2
+    made = read_result(begun.result).provenance
+    assert made["sessions"] == 2 and len(made["resumed"]) == 1
+    assert made["resumed"][0]["versions"] == made["training"]["versions"]
     assert outcome(whole) == outcome(finished) == outcome(begun)
 
 
