@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -193,3 +194,28 @@ def test_a_process_that_fails_is_an_error_and_ends_the_others(
     with pytest.raises(WorkerError, match="code 1: its error stands above"):
         play(policy, "OnlyHere-v0", 4, workers=2)
     assert "unknown environment 'OnlyHere-v0'" in capfd.readouterr().err
+
+
+def test_a_module_makes_all_of_its_worlds_known_to_every_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two_worlds.py").write_text(
+        "import time\n"
+        "import gymnasium as gym\n"
+        "from relagent.envs.cue import Cue\n"
+        "class Slow(Cue):\n"
+        "    def reset(self, **options):\n"
+        "        time.sleep(0.4)  # so that the other process comes in time for an episode\n"
+        "        return super().reset(**options)\n"
+        "for name in ('NamedWithModule-v0', 'NamedAlone-v0'):\n"
+        "    gym.register(name, Slow, max_episode_steps=9, kwargs={'delay': 2})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    policy = make_policy("lstm", "two_worlds:NamedWithModule-v0")
+    # One process plays none of the first world's episodes, of which there is one.
+    jobs = [
+        Job(policy, "two_worlds:NamedWithModule-v0", 1, False),
+        Job(policy, "NamedAlone-v0", 15, False),
+    ]
+    first, second = play_all(jobs, workers=2, rows=1)
+    assert (len(first.rewards), len(second.rewards)) == (1, 15)
