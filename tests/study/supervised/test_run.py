@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -310,3 +311,9 @@ def test_another_machine_sends_the_result_back(make_task: MakeTask) -> None:
     task.result.parent.mkdir(parents=True)
     task.result.write_bytes(files[f"runs/{task.name}.json"])
     assert outcome(task) == outcome(whole)
+
+
+def test_the_data_may_move_while_a_run_goes_on(make_ptb: MakeTask, tmp_path: Path) -> None:
+    assert not make_ptb().do(after(3))
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    assert make_ptb(data=str(tmp_path / "elsewhere" / "ptb")).do(never)
