@@ -280,13 +280,13 @@ def default_encoder(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:
     """
     if is_grid_space(space):
         return GridEncoder
-    if isinstance(space, spaces.Dict):
-        return CombinedExtractor
-    if is_image_space(space):
-        if sorted(space.shape or ())[1] < SMALLEST_PICTURE:
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
+    for part in parts:
+        if is_image_space(part) and sorted(part.shape or ())[1] < SMALLEST_PICTURE:
             raise EncoderError(
-                f"no encoder is made for pictures of {space.shape}: pass features_extractor_class, "
+                f"no encoder is made for pictures of {part.shape}: pass features_extractor_class, "
                 "or make a MiniGrid world with relagent.envs.make_env"
             )
-        return NatureCNN
-    return FlattenExtractor
+    if isinstance(space, spaces.Dict):
+        return CombinedExtractor
+    return NatureCNN if is_image_space(space) else FlattenExtractor

@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from torch import Tensor
 
 from relagent.envs import IMAGE_HIGH, PARTS, observation_space, tokenize
-from relagent.rl.encoder import GridEncoder, default_encoder, is_grid_space
+from relagent.rl.encoder import EncoderError, GridEncoder, default_encoder, is_grid_space
 from relagent.rl.grids import GridIndex, KnownGrids
 
 MISSIONS = ("go to the red door", "go to the green door", "get a ball", "red the door to go")
@@ -224,3 +224,11 @@ def test_the_encoder_fits_the_observation(space: spaces.Space[Any], expected: ty
     """A dictionary with a part that the grid's encoder would ignore is not a grid observation."""
     assert default_encoder(space) is expected
     assert is_grid_space(space) == (expected is GridEncoder)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_pictures_too_small_for_any_encoder_are_named(alone: bool) -> None:
+    picture = spaces.Box(0, 255, (3, 20, 20), dtype=np.uint8)
+    space = picture if alone else spaces.Dict({"camera": picture, "speed": spaces.Box(0, 1, (1,))})
+    with pytest.raises(EncoderError, match=r"pictures of \(3, 20, 20\)"):
+        default_encoder(space)
