@@ -1,7 +1,9 @@
-"""The pages under ``results/`` say what the runs beside them say."""
+"""The pages under ``results/``, and README's table, say what the runs say."""
 
 from __future__ import annotations
 
+import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 
 from relagent.study.report import write_report
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
 STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/runs"))
 
 
@@ -30,3 +33,23 @@ def test_the_page_is_that_of_its_runs(study: str, tmp_path: Path) -> None:
             f"make it again: python -m relagent.study report --results results/{study}"
         )
     assert {path.name for path in written} <= {p.name for p in (RESULTS / study).iterdir()}
+
+
+def test_the_readme_s_table_is_that_of_the_study() -> None:
+    with (RESULTS / "table4" / "table4.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["actions"] == "sampled"]
+    rewards = {
+        (row["train"], row["world"], row["memory"]): float(row["reward"])
+        for row in rows
+        if row["protocol"] == "ours"
+    }
+    line = re.compile(
+        r"^\| (\w\S+) → (\S+) \| [^|]+ \| \*\*(.+)\*\* \| (.+) \| (.+) \|$", re.MULTILINE
+    )
+    found = line.findall((ROOT / "README.md").read_text())
+    assert len(found) == 6
+    for trained, played, *cells in found:
+        for memory, cell in zip(("rel", "mem", "lstm"), cells, strict=True):
+            train, test = (f"MiniGrid-{world}-v0" for world in (trained, played))
+            scores = [rewards[train, world, memory] for world in (train, test)]
+            assert cell == " → ".join(f"{score:.3f}" for score in scores), (trained, memory)
