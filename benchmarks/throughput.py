@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 ENV = "MiniGrid-DoorKey-5x5-v0"
@@ -222,9 +221,9 @@ def main() -> None:
         return
 
     from relagent.runs.machine import machine
+    from relagent.runs.provenance import provenance
 
-    used = ("relagent", "torch", "envpool", "minigrid", "stable-baselines3", "sb3-contrib")
-    packages = ", ".join(f"{package} {version(package)}" for package in used)
+    packages = ", ".join(f"{name} {which}" for name, which in provenance()["versions"].items())
     here = machine()
     print(f"{packages}, {here['processor']}, {here['cores']} cores", flush=True)
     settings = [Setting("relagent", 64, memory=memory) for memory in arguments.memories]

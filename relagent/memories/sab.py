@@ -162,10 +162,7 @@ class SAB(Memory[SABState]):
 
     def reset(self, state: SABState, episode_starts: Tensor) -> SABState:
         """See :meth:`Memory.reset`; slots that no row needs any more are dropped."""
-        if not episode_starts.any():
-            return state
-        state = super().reset(state, episode_starts)
-        used = state.occupied.any(dim=0)
-        if used.all():
-            return state
-        return state._replace(states=state.states[:, used], occupied=state.occupied[:, used])
+        after = super().reset(state, episode_starts)
+        if after is state or (used := after.occupied.any(dim=0)).all():
+            return after
+        return after._replace(states=after.states[:, used], occupied=after.occupied[:, used])

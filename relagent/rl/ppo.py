@@ -324,12 +324,12 @@ class MemoryPPO(MemoryAlgorithm):
         if print_system_info:
             get_system_info()
         file = _with_suffix(path)
-        if Path(path).is_dir() and file.is_file():
-            raise ModelOptionError(
-                f"{path} is a folder, and {file} a saved model: name the file with its suffix, or "
-                "rename one of them"
-            )
         if Path(path).is_dir():
+            if file.is_file():
+                raise ModelOptionError(
+                    f"{path} is a folder, and {file} a saved model: name the file with its suffix, "
+                    "or rename one of them"
+                )
             state = read_training(RunDirectory.open(path))[0]["model"]
         else:
             tensors, data = load_file(file)

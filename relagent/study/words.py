@@ -35,9 +35,11 @@ def versions(results: Iterable[Any], *parts: str) -> str:
 def backends(results: Iterable[Any]) -> str:
     """What ran the training worlds, with its version."""
     return listed(
-        str(session["backend"]) for run in results for session in _sessions(run, "training")
+        str(session["backend"])
+        for run in results
+        for session in _sessions(run, "training")
         if session.get("backend")
-    )  # fmt: skip
+    )
 
 
 def commits(results: Iterable[Any]) -> str:

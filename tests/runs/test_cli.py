@@ -45,7 +45,8 @@ def test_one_line_and_exit_code_2(
 
 
 def test_bugs_keep_their_traceback() -> None:
-    for bug in (ValueError("x"), OSError(errno.EBADF, "bad"), RuntimeError("x")):
+    bad = OSError(errno.EBADF, "bad")
+    for bug in (ValueError("x"), bad, ZeroDivisionError(), RuntimeError("x")):
         with pytest.raises(type(bug)):
             main_guard(raising(bug))
 
