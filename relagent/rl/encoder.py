@@ -102,7 +102,15 @@ class GridEncoder(BaseFeaturesExtractor):
 
         Returns:
             [N, F].
+
+        Raises:
+            EncoderError: an image of floating-point numbers.
         """
+        if observations["image"].is_floating_point():
+            raise EncoderError(
+                "the cells of a view are codes, no quantities: give them as they are, with "
+                "VecNormalize(env, norm_obs=False)"
+            )
         numbers = observations.get("grid")
         if self._known is None or numbers is None:
             image, mission = observations["image"], self._mission(observations)
