@@ -27,7 +27,7 @@ class SightError(RelagentError):
 class Impairments(NamedTuple):
     """In which shares of the episodes the agent sees less, each drawn at random and independently.
 
-    A view of 7 x 7 cells shows all of a small world at once, so that an agent that learns there
+    A view of 7 x 7 cells reaches across all of a small world, so that an agent that learns there
     finds shortcuts that a larger world does not have. Each impairment closes one of them. A cell
     that is not seen has the codes 0, as those behind walls have.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relagent.analysis.gradients import unroll_with_handles, vector_norms
-from relagent.envs import (
-    GridObservation,
-    UnsupportedSpaceError,
-    evaluation_seeds,
-    has_time_limit,
-    make_env,
-)
+from relagent.envs import GridObservation, UnsupportedSpaceError
 from relagent.rl.choice import choose
-from relagent.rl.episodes import MAX_STEPS
-from relagent.rl.play import check_world
+from relagent.rl.episodes import MAX_STEPS, stack
+from relagent.rl.play import begin_episode
 from relagent.rl.policy import MemoryPolicy
 
 PICTURE_PIXELS = 160
@@ -68,6 +61,7 @@ def play_episode(
     *,
     greedy: bool = False,
     pictures: bool = False,
+    max_steps: int = MAX_STEPS,
 ) -> Episode:
     """Play an evaluation episode, the one that :func:`relagent.rl.play.play` has at that number.
 
@@ -77,49 +71,41 @@ def play_episode(
         number: of the evaluation episode, from 0.
         greedy: take the most probable action instead of sampling.
         pictures: keep what the world looked like.
+        max_steps: where an episode is cut off in a world without a time limit of its own.
 
     Raises:
         WorldMismatchError, UnsupportedSpaceError: the world does not fit the policy.
         SeedError: there is no episode of this number.
     """
-    seed = evaluation_seeds(1, number)[0]
     if not isinstance(policy.action_space, spaces.Discrete):
         raise UnsupportedSpaceError(
             f"this agent's actions are {policy.action_space}: only choices among Discrete actions "
             "can be looked into here"
         )
-    check_world(policy, env_id)
     count = int(policy.action_space.n)
-    policy = copy.deepcopy(policy).cpu().double()
-    policy.set_training_mode(False)
-    env = make_env(env_id, tuple(getattr(policy.observation_space, "spaces", ())) or None)
-    grid = isinstance(env, GridObservation)
-    generator = np.random.default_rng((seed, 1))  # the choices' own stream, as in play
-    observation, _ = env.reset(seed=seed)
+    policy, row = begin_episode(policy, env_id, number, max_steps)
+    grid = isinstance(row.env, GridObservation)
     state = policy.initial_state(1)
-    most = None if has_time_limit(env) else MAX_STEPS
     features, actions, shown = [], [], []
-    total, over, info = 0.0, False, dict[str, Any]()
+    over = False
     while not over:
         if pictures and grid:
-            shown.append(_picture(env.unwrapped))
+            shown.append(_picture(row.env.unwrapped))
         with torch.no_grad():
-            features.append(policy.encode(_batch_of_one(observation)))
+            features.append(policy.encode(stack([row.observation])))
             latent, state = policy.memory.step(features[-1], state)
-            made = choose(policy.distribution(latent), None if greedy else [generator])
+            made = choose(policy.distribution(latent), None if greedy else [row.generator])
         (action,) = made.tolist()
         actions.append(action)
-        observation, reward, terminated, truncated, info = env.step(action)
-        total += float(reward)
-        over = terminated or truncated or len(actions) == most
-    env.close()
+        over = row.step(action)
+    row.env.close()
     return Episode(
         policy=policy,
         features=torch.stack(features),
         actions=tuple(actions),
         names=tuple(Actions(i).name if grid else str(i) for i in range(count)),
-        reward=total,
-        success=bool(info.get("is_success", False)),
+        reward=row.reward,
+        success=bool(row.success),
         pictures=tuple(shown),
     )
 
@@ -146,12 +132,6 @@ def choice_gradients(episode: Episode, rows: int = 100) -> tuple[list[int], NDAr
         )
         norms[row, : step + 1] = vector_norms(gradient[: step + 1, 0]).numpy()
     return chosen, norms
-
-
-def _batch_of_one(observation: Any) -> Any:
-    if isinstance(observation, dict):
-        return {part: torch.as_tensor(np.asarray(o))[None] for part, o in observation.items()}
-    return torch.as_tensor(np.asarray(observation))[None]
 
 
 def _picture(world: Any) -> NDArray[np.uint8]:

@@ -107,7 +107,7 @@ class AttentionCallback(BaseCallback):
             self.logger.record(
                 "memory/attention_map",
                 LoggedFigure(figure, close=True),
-                exclude=("metrics", "stdout"),
+                exclude=("metrics", "stdout", "log", "json", "csv"),
             )
 
 

@@ -303,7 +303,7 @@ def space_state(space: spaces.Space[Any]) -> dict[str, Any]:
         case spaces.Box():
             return {"box": [space.low, space.high]}
         case spaces.Discrete():
-            return {"discrete": [int(space.n), int(space.start)]}
+            return {"discrete": [int(space.n), int(space.start), str(space.dtype)]}
         case spaces.MultiDiscrete():
             return {"multi_discrete": space.nvec}
         case spaces.MultiBinary():
@@ -318,13 +318,15 @@ def space_of(state: dict[str, Any]) -> spaces.Space[Any]:
     ((kind, value),) = state.items()
     match kind:
         case "dict":
-            return spaces.Dict({name: space_of(part) for name, part in value.items()})
+            # In the model's own order, which its weights know: a plain dict would be sorted.
+            return spaces.Dict([(name, space_of(part)) for name, part in value.items()])
         case "box":
             return spaces.Box(value[0], value[1], dtype=value[0].dtype.type)
         case "discrete":
-            return spaces.Discrete(value[0], start=value[1])
+            n, start, *dtype = value
+            return spaces.Discrete(n, start=start, dtype=np.dtype(*dtype or ["int64"]).type)
         case "multi_discrete":
-            return spaces.MultiDiscrete(value)
+            return spaces.MultiDiscrete(value, dtype=value.dtype.type)
         case "multi_binary":
             return spaces.MultiBinary(value)
     raise ModelMismatchError(f"unknown kind of space {kind!r} in a saved model")

@@ -38,15 +38,15 @@ class GridEncoder(BaseFeaturesExtractor):
 
         e    = object_c + colour_c + state_c                 embeddings of its three codes
         f    = W relu(e + P p) + b                           what it means, there
-             + M tanh(Q(mission) e) + s(mission)             and how it matches the mission
+             + M tanh(Q(mission) e / √E) + s(mission)        and how it matches the mission
         g_k  = max over all cells of f_k                     each feature asks for its best cell
         y    = relu(V relu(g) + direction + previous action)
 
     Maximum over a set, as in PointNet (Qi et al. 2017). What a cell says does not depend on
     what stands around it, and distance enters as a number, not as a cell of its own: that carries
     over from small worlds to large ones. Embeddings of codes are added as in BabyAI
-    (Chevalier-Boisvert et al. 2019). Q and s are linear in the last state of a GRU that reads the
-    mission.
+    (Chevalier-Boisvert et al. 2019). P, V, Q and s are affine; Q and s read the last state of a GRU
+    that reads the mission. E is the size of an embedding.
 
     Each *distinct* pair of view and mission in a batch is encoded only once, each distinct kind of
     cell is given its meaning only once at every place, and only the best cells have a gradient.
@@ -102,7 +102,15 @@ class GridEncoder(BaseFeaturesExtractor):
 
         Returns:
             [N, F].
+
+        Raises:
+            EncoderError: an image of floating-point numbers.
         """
+        if observations["image"].is_floating_point():
+            raise EncoderError(
+                "the cells of a view are codes, no quantities: give them as they are, with "
+                "VecNormalize(env, norm_obs=False)"
+            )
         numbers = observations.get("grid")
         if self._known is None or numbers is None:
             image, mission = observations["image"], self._mission(observations)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -57,30 +56,42 @@ def parts_of(policy: MemoryPolicy) -> tuple[str, ...] | None:
     return tuple(cast(spaces.Dict, space).spaces) if is_grid_space(space) else None
 
 
-class _Row:
-    """An environment, and the episode that it is in."""
+class Row:
+    """An environment, and the evaluation episode that it is in.
 
-    def __init__(self, env: gym.Env[Any, Any], seeds: Sequence[int], max_steps: int) -> None:
-        self.env = env
-        self.seeds = seeds
-        self.most = None if has_time_limit(env) else max_steps
+    Attributes:
+        episode: its number.
+        observation: what the agent is to act on next.
+        generator: the random stream of the agent's choices.
+        gain: the reward of the last step.
+        reward: the sum of all of them.
+        length: steps so far.
+        terminated: whether the world has ended it.
+        success: whether the world reported success; ``None`` if it did not speak of it.
+    """
 
-    def start(self, episode: int) -> None:
+    def __init__(self, policy: MemoryPolicy, env_id: str, max_steps: int) -> None:
+        self.env = make_env(env_id, parts_of(policy))
+        self._most = None if has_time_limit(self.env) else max_steps
+
+    def start(self, episode: int, seed: int) -> None:
+        """Begin an episode; its seed decides the layout and the choices."""
         self.episode = episode
-        seed = self.seeds[episode]
         # The environment's own generator is made from the seed alone: this one must differ.
         self.generator = np.random.default_rng((seed, 1))
         self.observation, _ = self.env.reset(seed=seed)
-        self.reward, self.length = 0.0, 0
+        self.reward, self.gain, self.length = 0.0, 0.0, 0
+        self.terminated = False
         self.success: bool | None = None
 
     def step(self, action: Any) -> bool:
         """Act, and return whether the episode is over."""
-        self.observation, reward, terminated, truncated, info = self.env.step(action)
-        self.reward += float(reward)
+        self.observation, reward, self.terminated, truncated, info = self.env.step(action)
+        self.gain = float(reward)
+        self.reward += self.gain
         self.length += 1
         self.success = bool(info["is_success"]) if "is_success" in info else None
-        return terminated or truncated or self.length == self.most
+        return self.terminated or truncated or self.length == self._most
 
 
 def play_rows(
@@ -88,21 +99,19 @@ def play_rows(
 ) -> Iterator[Result]:
     """Play a job's episodes, ``rows`` at a time: where one ends, the next one starts."""
     policy = job.policy.to(device)
-    parts = parts_of(policy)
     seeds = evaluation_seeds(job.episodes)
-    table: list[_Row] = []
+    table: list[Row] = []
     # Not zip(range(rows), episodes): it would take one episode too many from a shared counter.
     while len(table) < rows and (episode := next(episodes, None)) is not None:
-        env = make_env(job.env_id, parts)
-        hasten_view(env)
-        row = _Row(env, seeds, job.max_steps)
-        row.start(episode)
+        row = Row(policy, job.env_id, job.max_steps)
+        hasten_view(row.env)
+        row.start(episode, seeds[episode])
         table.append(row)
     state = policy.initial_state(len(table))
     known: dict[Any, Any] = {}
     while table:
         with torch.no_grad(), kernels.constant_weights(known):
-            observations = _stack([row.observation for row in table], device)
+            observations = stack([row.observation for row in table], device)
             starts = torch.tensor([row.length == 0 for row in table], device=device)
             latent, state = policy.remember(observations, state, starts)
             streams = None if job.deterministic else [row.generator for row in table]
@@ -115,14 +124,15 @@ def play_rows(
                 if following is None:
                     row.env.close()
                     continue
-                row.start(following)
+                row.start(following, seeds[following])
             alive.append(i)
         if len(alive) < len(table):
             table = [table[i] for i in alive]
             state = take_rows(state, torch.tensor(alive, dtype=torch.int64, device=device))
 
 
-def _stack(observations: Sequence[Any], device: str) -> Any:
+def stack(observations: Sequence[Any], device: str = "cpu") -> Any:
+    """Stack observations of single worlds to a batch of tensors [B, ...], part by part."""
     if isinstance(observations[0], dict):
-        return {part: _stack([o[part] for o in observations], device) for part in observations[0]}
+        return {part: stack([o[part] for o in observations], device) for part in observations[0]}
     return torch.as_tensor(np.stack(observations), device=device)

@@ -35,8 +35,11 @@ def lookup_max(tables: list[Tensor], rows: list[Tensor]) -> Tensor:
 
 def _winners(tables: list[Tensor], rows: list[Tensor]) -> Tensor:
     if kernels.enabled() and tables[0].device.type == "cpu":
-        from relagent.rl.lookup_kernel import winners  # compiles: only where it is needed
-
-        return winners(tables, rows)
+        try:
+            from relagent.rl.lookup_kernel import winners  # compiles: only where it is needed
+        except ImportError:
+            pass  # the memories' kernels, which are asked for first, say so
+        else:
+            return winners(tables, rows)
     sums = sum(table[row] for table, row in zip(tables, rows, strict=True))  # [U, P, C]
     return cast(Tensor, sums).argmax(dim=1)

@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from relagent.envs import check_reset, make_env
+from relagent.envs import check_reset, evaluation_seeds, make_env
 from relagent.envs.observations import ObservationPartsError
 from relagent.errors import RelagentError
-from relagent.rl.episodes import MAX_STEPS, Job, Result, parts_of, play_rows
+from relagent.rl.episodes import MAX_STEPS, Job, Result, Row, parts_of, play_rows
 from relagent.rl.policy import MemoryPolicy
 from relagent.rl.workers import play_in_processes
 
@@ -75,9 +75,9 @@ def play(
         workers: processes; with 1, this one. More need the usual ``if __name__ == "__main__":``
             in the script that calls.
         rows: episodes that each process plays side by side.
-        precision: what a policy of grid worlds computes in. In float32, which is faster for
-            memories of long episodes, rounding depends on which episodes share a batch, and now
-            and then an action with it.
+        precision: what the policy computes in. In float32, which is faster for memories of long
+            episodes, rounding depends on which episodes share a batch, and now and then an action
+            with it.
         device: where the policy computes.
         max_steps: where an episode is cut off in a world without a time limit of its own.
 
@@ -135,6 +135,32 @@ def _episodes(results: Sequence[Result]) -> Episodes:
     )
 
 
+def begin_episode(
+    policy: MemoryPolicy, env_id: str, number: int, max_steps: int = MAX_STEPS
+) -> tuple[MemoryPolicy, Row]:
+    """Begin an evaluation episode alone, to be looked into: the one that :func:`play` plays.
+
+    Args:
+        policy: it stays as it is.
+        env_id: a world that fits it.
+        number: of the episode, from 0.
+        max_steps: see :func:`play`.
+
+    Returns:
+        A copy of the policy in float64, ready to act, and the world at its first observation.
+
+    Raises:
+        WorldMismatchError: the world does not fit the policy.
+        SeedError: there is no episode of this number.
+    """
+    (seed,) = evaluation_seeds(1, number)
+    check_world(policy, env_id)
+    policy = _acting_copy(policy, "float64")
+    row = Row(policy, env_id, max_steps)
+    row.start(number, seed)
+    return policy, row
+
+
 def check_world(policy: MemoryPolicy, env_id: str) -> None:
     """Check that a policy can act in a world.
 
@@ -165,13 +191,14 @@ def _copies(jobs: Sequence[Job], precision: Precision) -> list[Job]:
     copies: dict[int, MemoryPolicy] = {}
     for job in jobs:
         if id(job.policy) not in copies:
-            policy = copy.deepcopy(job.policy).cpu()
-            policy.set_training_mode(False)
-            # Other encoders than that of grids cast observations to float32.
-            if parts_of(policy) is not None:
-                policy = policy.to(getattr(torch, precision))
-            copies[id(job.policy)] = policy
+            copies[id(job.policy)] = _acting_copy(job.policy, precision)
     return [replace(job, policy=copies[id(job.policy)]) for job in jobs]
+
+
+def _acting_copy(policy: MemoryPolicy, precision: Precision) -> MemoryPolicy:
+    policy = copy.deepcopy(policy).cpu().to(getattr(torch, precision))
+    policy.set_training_mode(False)
+    return policy
 
 
 def _play_here(jobs: Sequence[Job], rows: int, device: str) -> Generator[Result]:

@@ -114,7 +114,9 @@ class MemoryPolicy(BasePolicy):
             )
         if optimizer_class is torch.optim.Adam:
             # One kernel for all of the many small parameters: four times faster.
-            optimizer_kwargs = {"fused": True, **(optimizer_kwargs or {})}
+            others = ("foreach", "differentiable")  # which exclude it
+            chosen = optimizer_kwargs or {}
+            optimizer_kwargs = {"fused": not any(map(chosen.get, others)), **chosen}
         super().__init__(
             observation_space,
             action_space,
@@ -233,6 +235,13 @@ class MemoryPolicy(BasePolicy):
         if isinstance(self.action_space, spaces.Box):
             return cast(Distribution, distribution.proba_distribution(latent, self.log_std))
         return cast(Distribution, distribution.proba_distribution(latent))
+
+    def get_distribution(
+        self, observations: PyTorchObs, state: AnyState, episode_starts: Tensor
+    ) -> tuple[Distribution, AnyState]:
+        """Return the distribution over actions and the next state; arguments as in `remember`."""
+        latent, state = self.remember(observations, state, episode_starts)
+        return self.distribution(latent), state
 
     def values(self, latent: Tensor) -> Tensor:
         """Return the values [N] for outputs of the memory [N, H]."""

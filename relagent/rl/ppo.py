@@ -79,7 +79,8 @@ class MemoryPPO(MemoryAlgorithm):
         max_grad_norm: the gradient's norm is clipped to this.
         exploring_starts: open every second episode with up to this many random actions, see
             :class:`~relagent.rl.exploring.ExploringStarts`.
-        target_kl: stop the epochs when the approximate KL divergence passes 1.5 times this.
+        target_kl: no further epoch when the approximate KL divergence, on average over an epoch's
+            minibatches, passes 1.5 times this.
         policy_kwargs: options of the policy.
 
     Raises:
@@ -131,6 +132,13 @@ class MemoryPPO(MemoryAlgorithm):
         ):
             if not least <= number <= most:  # not true of what is not a number
                 raise ModelOptionError(f"{name}={number} cannot work: use {least} to {most}")
+        for name, limit in (
+            ("clip_range", clip_range),
+            ("clip_range_vf", clip_range_vf),
+            ("target_kl", target_kl),
+        ):
+            if isinstance(limit, int | float) and not limit > 0:
+                raise ModelOptionError(f"{name}={limit} cannot work: use more than 0")
         super().__init__(
             policy,
             env,
@@ -231,6 +239,8 @@ class MemoryPPO(MemoryAlgorithm):
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
+        if clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", clip_range_vf)
 
     def _loss(
         self, batch: Minibatch, clip_range: float, clip_range_vf: float | None
@@ -339,11 +349,12 @@ class MemoryPPO(MemoryAlgorithm):
         options = model_arguments(state, custom_objects or {}, arguments)
         model = cls(env=cast(Any, env), device=device, _init_setup_model=False, **options)
         if env is None:
-            model.observation_space = space_of(state["observation_space"])
-            model.action_space = space_of(state["action_space"])
             model.n_envs = state["n_envs"]
         else:
             check_spaces(state, model.observation_space, model.action_space)
+        # With an environment, too: its Dict may have the same parts in another order.
+        model.observation_space = space_of(state["observation_space"])
+        model.action_space = space_of(state["action_space"])
         model._setup_model()
         restore_model(model, state)
         if force_reset:
@@ -352,5 +363,6 @@ class MemoryPPO(MemoryAlgorithm):
 
 
 def _with_suffix(path: str | Path) -> Path:
+    """The file of a model: stable-baselines3's callbacks name it ``.zip``, which it is not."""
     path = Path(path)
-    return path if path.suffix else path.with_suffix(".safetensors")
+    return path.with_suffix(".safetensors") if path.suffix in ("", ".zip") else path

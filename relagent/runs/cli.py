@@ -87,10 +87,11 @@ def main_guard(function: Callable[[], int | None]) -> int:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out: Python's, a GPU's or that of torch's allocator for CPUs."""
+    words = ("can't allocate memory", "Storage size calculation overflowed")
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
+        or any(phrase in str(error) for phrase in words)
     )
 
 

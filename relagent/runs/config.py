@@ -90,7 +90,7 @@ class Config:
     ``__post_init__`` after calling this one.
 
     Raises:
-        ConfigError: a value of another type, not finite, or not among the choices.
+        ConfigError: a value of another type, not finite, too large, or not among the choices.
     """
 
     def __post_init__(self) -> None:
@@ -131,10 +131,17 @@ class _Kind(NamedTuple):
             fits = type(value) is self.base
         if not fits or (self.choices and value not in self.choices):
             raise ConfigError(name, value, f"it must be {self.describe()}")
+        if self.base in _LARGEST:
+            largest, words = _LARGEST[self.base]
+            if abs(value) > largest:
+                raise ConfigError(name, value, f"it must be at most {words} in size")
         return self.base(value)
 
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
+
+# JSON keeps whole numbers to 2**53 everywhere; single precision, which computes, ends at 3.4e38.
+_LARGEST = {int: (2**53, "2**53"), float: (3e38, "3e38")}
 
 
 def _kinds(config_class: type[Config]) -> dict[str, _Kind]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
 def listed(values: Iterable[str]) -> str:
-    """Different values, sorted: ``a / b``."""
-    return " / ".join(sorted(set(values)))
+    """Different values, sorted, numbers by size: ``a / b`` and ``200 / 1,000``."""
+    return " / ".join(sorted(set(values), key=_rank))
+
+
+def _rank(text: str) -> tuple[float, str]:
+    try:
+        return float(text.replace(",", "")), text
+    except ValueError:
+        return math.inf, text
 
 
 def machines(results: Iterable[Any]) -> str:

@@ -153,7 +153,7 @@ class DatasetConfig(TaskConfig):
     )
     data: str | None = option(
         None,
-        "Folder of the data; none looks into RELAGENT_DATA, then into ../shared/data.",
+        "Folder of the data; none looks into RELAGENT_DATA, then into data.",
     )
 
     def epoch_length(self, task: Task) -> int:

@@ -16,7 +16,7 @@ from relagent.errors import RelagentError
 ENVIRONMENT = "RELAGENT_DATA"
 """Environment variable that names the folder of all data."""
 
-DEFAULT_FOLDER = Path("../shared/data")
+DEFAULT_FOLDER = Path("data")
 """Where data are looked for if nobody says where they are."""
 
 MNIST_FILES = {
@@ -57,7 +57,7 @@ def find_mnist(folder: str | None = None) -> Path:
 
     Args:
         folder: where they are, or the folder above it; by default what the environment variable
-            RELAGENT_DATA names, then ../shared/data, then a checksummed download by pooch.
+            RELAGENT_DATA names, then data, then a checksummed download by pooch.
 
     Raises:
         DataNotFoundError: they are not there, and the download failed or pooch is not installed.

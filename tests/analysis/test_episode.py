@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -82,13 +84,33 @@ def test_log_probabilities_are_those_of_the_policy(policy: MemoryPolicy) -> None
         torch.testing.assert_close(episode.log_probabilities(outputs), expected[:, 0])
 
 
-def test_a_world_without_a_time_limit_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relagent.analysis.episode.MAX_STEPS", 7)
+def test_a_world_without_a_time_limit_is_cut_off() -> None:
     world = make_env("CliffWalking-v1")
     policy = MemoryPolicy(
         world.observation_space, world.action_space, lambda _: 0.0, "lstm", hidden_size=4
     )
-    assert len(play_episode(policy, "CliffWalking-v1", greedy=True).actions) == 7
+    episode = play_episode(policy, "CliffWalking-v1", greedy=True, max_steps=7)
+    assert len(episode.actions) == 7
+
+
+def test_a_world_that_observes_parts_of_its_own() -> None:
+    def timed() -> gym.Env[Any, Any]:
+        return gym.wrappers.TimeAwareObservation(gym.make("CartPole-v1"), flatten=False)
+
+    name = "relagent-timed-v0"
+    gym.register(name, timed)
+    try:
+        world = make_env(name)
+        assert isinstance(world.observation_space, gym.spaces.Dict)
+        policy = MemoryPolicy(
+            world.observation_space, world.action_space, lambda _: 0.0, "rel", hidden_size=4
+        )
+        played = play(policy, name, 4)
+        alone = [play_episode(policy, name, number) for number in range(4)]
+    finally:
+        del gym.registry[name]
+    assert [len(episode.actions) for episode in alone] == played.lengths.tolist()
+    assert [episode.reward for episode in alone] == played.rewards.tolist()
 
 
 def test_impossible_requests_are_refused(policy: MemoryPolicy) -> None:

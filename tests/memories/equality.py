@@ -131,3 +131,11 @@ def check_reset(
         assert torch.equal(found, expected)
     for gradient in (value for key, value in dirty.items() if key.startswith("d before")):
         assert (gradient[1:3] == 0).all()
+
+
+def spread_out(memory: Memory[Any]) -> None:
+    """Let no parameter lie in one piece; the values stay."""
+    for parameter in memory.parameters():
+        data = parameter.data
+        parameter.data = torch.stack([data, torch.full_like(data, torch.nan)], dim=-1)[..., 0]
+        assert data.numel() == 1 or not parameter.is_contiguous()

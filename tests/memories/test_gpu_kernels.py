@@ -24,6 +24,7 @@ from tests.memories.equality import (
     everything,
     problem,
     shaken,
+    spread_out,
 )
 from tests.memories.races import Races
 
@@ -179,6 +180,13 @@ def test_nothing_before_a_reset_has_any_influence(triton_on_the_cpu: None, name:
     memory = make_memory(name, 3, 16)
     x, state, starts = problem(memory, steps=3, rows=4, before=5, chance=0.0)
     check_reset(memory, x, state, starts, torch.nan)
+
+
+@interpreted
+def test_parameters_may_lie_in_memory_as_they_like(triton_on_the_cpu: None) -> None:
+    memory = make_memory("rel-rnn", 3, 4, nu=2, rho=1, nonlinearity="modrelu").double()
+    spread_out(memory)
+    compare(memory, steps=6, rows=3, before=2)
 
 
 @interpreted

@@ -27,6 +27,7 @@ from tests.memories.equality import (
     everything,
     memories,
     problem,
+    spread_out,
 )
 
 pytestmark = pytest.mark.usefixtures("two_threads_for_any_work")
@@ -114,6 +115,16 @@ def test_energies_of_any_size(name: str, parameter: str, dtype: torch.dtype) -> 
         assert_same(found, definition)
     else:  # a sum of numbers in the hundreds has few digits, by definition
         assert_same(found, definition, values=2e-3, gradients=5e-2)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_parameters_may_lie_in_memory_as_they_like(name: str) -> None:
+    memory = make_memory(name, 3, 4).double()
+    spread_out(memory)
+    x, state, starts = problem(memory, 6, 3, 2, 0.2)
+    with kernels.disable():
+        definition = everything(memory, x, state, starts)
+    assert_same(everything(memory, x, state, starts), definition)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), 1e10])
@@ -212,7 +223,9 @@ def test_without_a_compiler_the_definition_runs() -> None:
         "import sys, torch; sys.modules['numba'] = None\n"
         "import relagent.memories as m\n"
         "memory = m.make_memory('rel', 2, 3)\n"
-        "memory.unroll(torch.zeros(2, 1, 2), memory.initial_state(1))"
+        "memory.unroll(torch.zeros(2, 1, 2), memory.initial_state(1))\n"
+        "from relagent.rl.lookup import lookup_max\n"
+        "lookup_max([torch.ones(3, 2)], [torch.zeros(2, 4, dtype=torch.int64)])"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

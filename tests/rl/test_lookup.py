@@ -64,3 +64,11 @@ def test_what_is_no_number_is_not_hidden(use_kernel: bool) -> None:
     else:
         with kernels.disable():
             assert lookup_max([table], [rows]).isnan().all()
+
+
+def test_function_transforms_see_through_it() -> None:
+    table, rows = torch.randn(5, 3), torch.randint(5, (2, 4))
+    found = torch.func.grad(lambda leaf: lookup_max([leaf], [rows]).sum())(table)
+    leaf = table.clone().requires_grad_()
+    lookup_max([leaf], [rows]).sum().backward()
+    assert torch.equal(found, leaf.grad)

@@ -50,7 +50,15 @@ def test_rewards_may_be_whole_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("gamma", 2), ("gae_lambda", -0.1), ("ent_coef", float("nan"))]
+    ("name", "value"),
+    [
+        ("gamma", 2),
+        ("gae_lambda", -0.1),
+        ("ent_coef", float("nan")),
+        ("clip_range", float("nan")),
+        ("clip_range_vf", -0.2),
+        ("target_kl", 0),
+    ],
 )
 def test_impossible_shares_are_refused(name: str, value: float) -> None:
     with pytest.raises(ModelOptionError, match=f"^{name}={value} cannot work: use"):

@@ -5,21 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
 from relagent.memories import AnyState, Memory
 from relagent.memories.cells import LSTMCell
 from relagent.rl import MemoryPPO, load_policy
 from relagent.rl.acting import ModelOptionError
-from relagent.rl.checkpoint import ModelMismatchError, make_policy, model_state
+from relagent.rl.checkpoint import (
+    ModelMismatchError,
+    make_policy,
+    model_state,
+    space_of,
+    space_state,
+)
 from relagent.rl.policy import PolicyOptionError
 from relagent.rl.train import TrainConfig, make_model, resume
 from relagent.runs.checkpoint import CheckpointDamagedError, save_file
 from relagent.runs.directory import RunDirectory
-from relagent.runs.packing import pack
+from relagent.runs.packing import pack, unpack
 
 from .worlds import same_weights, small_model, toys, weights
 
@@ -46,6 +55,65 @@ def test_a_name_of_two_things_is_not_guessed(tmp_path: Path) -> None:
     with pytest.raises(ModelOptionError, match="name the file with its suffix"):
         MemoryPPO.load(tmp_path / "model")
     assert same_weights(weights(model), weights(MemoryPPO.load(tmp_path / "model.safetensors")))
+
+
+class Parts(gym.Env[Any, Any]):
+    """A world that observes a number of parts, in some order."""
+
+    def __init__(self, space: spaces.Dict) -> None:
+        self.observation_space, self.action_space = space, spaces.Discrete(2)
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def test_the_parts_of_an_observation_keep_their_order(tmp_path: Path) -> None:
+    parts = {"z": spaces.Box(-1, 1, (3,)), "a": spaces.Box(-1, 1, (2,))}
+    ordered, by_name = spaces.Dict(list(parts.items())), spaces.Dict(parts)
+    assert list(ordered) == ["z", "a"] and list(by_name) == ["a", "z"]
+    model = MemoryPPO("NoMemoryPolicy", DummyVecEnv([lambda: Parts(ordered)]))
+    model.save(tmp_path / "model")
+    observation = {name: torch.rand(1, *part.shape) for name, part in parts.items()}
+
+    def logits(of: MemoryPPO) -> Tensor:
+        starts = torch.ones(1, dtype=torch.bool)
+        state = of.policy.initial_state(1)
+        distribution, _ = of.policy.get_distribution(observation, state, starts)
+        found: Tensor = distribution.distribution.logits
+        return found
+
+    elsewhere = DummyVecEnv([lambda: Parts(by_name)])
+    for loaded in (
+        MemoryPPO.load(tmp_path / "model"),
+        MemoryPPO.load(tmp_path / "model", elsewhere),
+    ):
+        assert torch.equal(logits(loaded), logits(model))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3, start=1, dtype=np.int32),
+        spaces.MultiDiscrete([2, 3], dtype=np.int32),
+        spaces.MultiBinary([2, 2]),
+        spaces.Box(0, 5, (2,), np.int16),
+    ],
+    ids=str,
+)
+def test_spaces_come_back_as_they_were(space: spaces.Space[Any]) -> None:
+    tensors, data = pack(space_state(space))
+    assert space_of(unpack(tensors, data)) == space
+    assert space_of({"discrete": [3, 1]}) == spaces.Discrete(3, start=1)  # of older files
+
+
+def test_names_of_stable_baselines3s_callbacks(tmp_path: Path) -> None:
+    model = small_model(toys(), "rel")
+    model.save(tmp_path / "x_1_steps.zip")
+    for name in ("x_1_steps", "x_1_steps.zip", "x_1_steps.safetensors"):
+        assert same_weights(weights(model), weights(MemoryPPO.load(tmp_path / name)))
 
 
 def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from stable_baselines3.common.vec_env import (
 from relagent.memories import MEMORIES
 from relagent.memories.full import FullState
 from relagent.rl import MemoryPPO
+from relagent.rl.callbacks import AttentionCallback
+from relagent.rl.encoder import EncoderError
 
 from .recall import Recall
 from .worlds import Toy, Watch, small_model, toys, world
@@ -177,3 +179,22 @@ def test_loggers_get_the_usual_names(tmp_path: Path) -> None:
     assert names <= set(header.split(",")) and rows
     assert list(tmp_path.glob("events.out.tfevents*"))
     assert model._n_updates < 100, "the KL limit stops the epochs early"
+
+
+def test_a_normalised_view_is_refused() -> None:
+    """Its cells are codes: what is left of them as quantities would be other things."""
+    model = small_model(VecNormalize(world("grid"), norm_obs_keys=["image"]), "rel")
+    with pytest.raises(EncoderError, match="norm_obs=False"):
+        model.learn(10)
+
+
+def test_attention_is_logged_beside_files_that_take_no_pictures(tmp_path: Path) -> None:
+    model = small_model(world("grid"), "rel")
+    model.set_logger(configure(str(tmp_path), ["csv", "json", "log"]))
+    model.learn(3 * 12 * 4, callback=AttentionCallback(1, 1))
+    assert "attention" in (tmp_path / "progress.csv").read_text().splitlines()[0]
+
+
+def test_another_kind_of_adam_may_be_asked_for() -> None:
+    model = small_model(toys(), "rel", policy_kwargs={"optimizer_kwargs": {"foreach": True}})
+    model.learn(3 * 12 * 4)

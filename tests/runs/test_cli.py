@@ -30,6 +30,7 @@ def raising(error: BaseException) -> Callable[[], int]:
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied"),
         (MemoryError(), "ask for smaller sizes"),
         (RuntimeError("[enforce fail] can't allocate memory: 8 bytes"), "ask for smaller sizes"),
+        (RuntimeError("Storage size calculation overflowed"), "ask for smaller sizes"),
         (torch.OutOfMemoryError("CUDA out of memory"), "ask for smaller sizes"),
     ],
 )

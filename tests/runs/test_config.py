@@ -109,6 +109,8 @@ def test_help_names_every_flag_and_default(capsys: pytest.CaptureFixture[str]) -
         ("total_steps", True, "a whole number"),
         ("total_steps", None, "a whole number"),
         ("total_steps", 0, "at least 1"),
+        ("total_steps", 2**53 + 1, "at most 2**53 in size"),
+        ("learning_rate", -1e300, "at most 3e38 in size"),
         ("learning_rate", float("nan"), "a finite number"),
         ("learning_rate", float("inf"), "a finite number"),
         ("learning_rate", 10**400, "a finite number"),
@@ -136,13 +138,13 @@ def test_a_wrong_value_is_named(name: str, value: Any, rule: str) -> None:
     st.builds(
         Example,
         env=st.text(),
-        total_steps=st.integers(1),
-        learning_rate=st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9),
+        total_steps=st.integers(1, 2**53),
+        learning_rate=st.floats(-3e38, 3e38) | st.integers(-9, 9),
         memory=st.sampled_from(["rel", "mem"]),
         combine=st.sampled_from(["sum", "mean", None]),
         use_film=st.booleans(),
-        rho=st.none() | st.integers(),
-        sizes=st.lists(st.integers()),
+        rho=st.none() | st.integers(-(2**53), 2**53),
+        sizes=st.lists(st.integers(-(2**53), 2**53)),
     )
 )
 def test_json_round_trip(config: Example) -> None:

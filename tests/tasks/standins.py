@@ -1,12 +1,13 @@
 """Small data in the real file formats."""
 
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
+REAL_DATA = Path(os.environ.get("RELAGENT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 TEXT = {
     "ptb.train.txt": " the cat <unk> on N mats \n he sat , and sat on it \n" * 12,

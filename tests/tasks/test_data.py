@@ -101,8 +101,8 @@ def test_an_argument_comes_before_the_environment_and_that_before_the_default(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.delenv("RELAGENT_DATA", raising=False)
-    write_ptb(tmp_path / "shared/data/ptb")
-    assert find_ptb() == Path("../shared/data/ptb")
+    write_ptb(tmp_path / "here/data/ptb")
+    assert find_ptb() == Path("data/ptb")
     write_ptb(tmp_path / "there/ptb")
     monkeypatch.setenv("RELAGENT_DATA", str(tmp_path / "there"))
     assert find_ptb() == tmp_path / "there/ptb"

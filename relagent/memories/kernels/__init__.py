@@ -44,7 +44,7 @@ def register(memory_name: str, device_type: str, kernel: Kernel) -> None:
 
 def select(memory: type, x: Tensor) -> Kernel | None:
     """Return the kernel for this exact class on the input's device, or ``None``."""
-    if _disabled or _transformed():
+    if not enabled():
         return None
     device = x.device.type
     if device in _modules:
@@ -87,8 +87,8 @@ def _transformed() -> bool:
 
 
 def enabled() -> bool:
-    """Whether kernels may be used here and now."""
-    return not _disabled
+    """Whether kernels may be used here and now: not where calls are traced or transformed."""
+    return not (_disabled or _transformed())
 
 
 @contextmanager

@@ -188,7 +188,7 @@ class Triton:
             Given(starts.view(torch.uint8), carried, carried.new_zeros(0), before.c),
             Matrices(
                 torch.cat([parameters.recurrent, parameters.query]),
-                parameters.key.contiguous(),
+                parameters.key,
                 parameters.energy,
                 parameters.threshold,
             ),

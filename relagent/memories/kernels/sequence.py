@@ -308,6 +308,7 @@ def _run(
     remembered = before.states
     x, before = x.contiguous(), Carried(*(tensor.contiguous() for tensor in before))
     starts = starts.contiguous()
+    parameters = Parameters(*(tensor.contiguous() for tensor in parameters))
     differentiable = (x, before.s, before.c, before.states, *parameters)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable):
         return _Sequence.apply(  # type: ignore[no-any-return,no-untyped-call]  # torch's

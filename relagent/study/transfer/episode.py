@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -10,13 +9,14 @@ import numpy as np
 import torch
 from minigrid.core.actions import Actions
 
-from relagent.envs import GridObservation, evaluation_seeds, make_env
+from relagent.envs import GridObservation
 from relagent.errors import RelagentError
 from relagent.memories import Attention
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.relevancy import RelevancyMemory
 from relagent.rl.choice import choose
-from relagent.rl.play import check_world
+from relagent.rl.episodes import stack
+from relagent.rl.play import begin_episode
 from relagent.rl.policy import MemoryPolicy
 
 Array = np.ndarray[Any, Any]
@@ -87,16 +87,10 @@ def record(
         WatchError: the world has no picture.
         WorldMismatchError: the world does not fit the policy.
     """
-    check_world(policy, env_id)
-    policy = copy.deepcopy(policy).cpu().double()
-    policy.set_training_mode(False)
-    env = make_env(env_id, tuple(getattr(policy.observation_space, "spaces", ())) or None)
-    if not isinstance(env, GridObservation):
+    policy, row = begin_episode(policy, env_id, number)
+    if not isinstance(row.env, GridObservation):
         raise WatchError(f"{env_id} has no grid to show: choose a MiniGrid or BabyAI world")
-    world = cast(Any, env.unwrapped)
-    seed = evaluation_seeds(1, number)[0]
-    generator = np.random.default_rng((seed, 1))  # the choices' own stream, as in play
-    observation, _ = env.reset(seed=seed)
+    world = cast(Any, row.env.unwrapped)
     state = policy.initial_state(1)
     moments: list[Moment] = []
     known: dict[bytes, Array] = {}  # most pictures come again and again: each is kept once
@@ -104,22 +98,16 @@ def record(
     while not over:
         whole, view = (known.setdefault(p.tobytes(), p) for p in _pictures(world))
         with torch.no_grad():
-            features = policy.encode(
-                {
-                    name: torch.as_tensor(np.asarray(part))[None]
-                    for name, part in observation.items()
-                }
-            )
+            features = policy.encode(stack([row.observation]))
             if isinstance(policy.memory, AttentiveMemory):
                 latent, state, look = policy.memory.attend(features, state)
             else:
                 latent, state = policy.memory.step(features, state)
                 look = None
-            made = choose(policy.distribution(latent), None if greedy else [generator])
+            made = choose(policy.distribution(latent), None if greedy else [row.generator])
         (action,) = made.tolist()
         mission = str(world.mission)
-        observation, reward, terminated, truncated, info = env.step(action)
-        over = terminated or truncated
+        over = row.step(action)
         step = len(moments)
         moments.append(
             Moment(
@@ -128,13 +116,13 @@ def record(
                 view=view,
                 mission=mission,
                 action=Actions(action).name,
-                reward=float(reward),
+                reward=row.gain,
                 slots=() if look is None else _slots(policy, look, step),
                 event="" if look is None else _event(policy, look, step),
-                over=_ending(bool(info.get("is_success")), terminated) if over else "",
+                over=_ending(bool(row.success), row.terminated) if over else "",
             )
         )
-    env.close()
+    row.env.close()
     return moments
 
 
