@@ -233,7 +233,14 @@ def test_the_command(trained_run: Path) -> None:
 def test_ctrl_c_ends_all_processes(trained_run: Path, tmp_path: Path, seconds: float) -> None:
     command = [sys.executable, str(SCRIPT), str(trained_run), "--episodes", "100000"]
     command += ["--workers", "2", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background job ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stderr is not None
     assert "playing 400,000 episodes in 2 processes" in next(process.stderr)
     time.sleep(seconds)
