@@ -256,7 +256,10 @@ Whatever the memory:
 def _missing(view: View) -> str:
     gaps, short = view.missing(), view.cut_short()
     if not gaps and not short:
-        return "## What is missing\n\nNothing: all cells of the grid are here."
+        return (
+            "## What is missing\n\nNothing of what the command above plans. A cell of the table "
+            "that is empty is beside its grid."
+        )
     parts = []
     for said, cells in (
         ("Planned by the grid, and not run:", gaps),

@@ -104,24 +104,26 @@ class View:
 
     def missing(self) -> dict[str, list[str]]:
         """What the default grid plans and no result has: form of the task -> memories."""
-        return self._cells(lambda runs: not runs)
+        seeds = GRIDS[self.study].seeds
+        return self._cells(lambda runs: len(runs) < seeds)
 
     def cut_short(self) -> dict[str, list[str]]:
-        """Where the default grid plans longer training than any run had, and none ended before."""
+        """Where a run of the default grid ended neither by itself nor at the planned budget."""
         budget = GRIDS[self.study].budget
 
         def short(run: SupervisedResult) -> bool:
             asked = run.config.get("updates", run.config.get("epochs"))
             return asked < budget and not (run.solved or run.diverged)
 
-        return self._cells(lambda runs: bool(runs) and all(map(short, runs)))
+        return self._cells(lambda runs: any(map(short, runs)))
 
     def _cells(self, wanted: Callable[[list[SupervisedResult]], bool]) -> dict[str, list[str]]:
-        """Cells of the default grid by what their runs are: form of the task -> memories."""
+        """Cells of the default grid by their runs of planned seeds: form of the task -> memories."""
+        grid = GRIDS[self.study]
         cells: dict[str, list[str]] = {}
-        for T, memory in GRIDS[self.study].cells:
+        for T, memory in grid.cells:
             name = f"T{T}" if T is not None else _default_variant(self.study)
-            if wanted(self.runs(name, memory)):
+            if wanted([run for run in self.runs(name, memory) if run.seed < grid.seeds]):
                 cells.setdefault(name, []).append(memory)
         return cells
 
