@@ -20,13 +20,11 @@ import relagent  # isort: skip  # first: it tells OpenMP not to spin
 import argparse
 import csv
 import json
-import math
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,28 +184,29 @@ def plot(points: list[Point], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def crossing(points: list[Point], field: str) -> float | None:
-    """Return the T from which rel takes less than mem at every longer one.
+NOISE = 1.1
+"""Two systems are alike where neither takes more than this times the other."""
 
-    Between two points the lines are straight. It is the first T where rel takes less at all of
-    them, and ``None`` where it does not at the last.
+
+def clearly_less(points: list[Point], field: str) -> int | None:
+    """Return the first T from which rel takes less than mem / ``NOISE`` at every measured one.
+
+    ``None`` where it does not at the last.
     """
-    logs = {
-        name: {p.steps: math.log(getattr(p, field)) for p in points if p.system == name}
+    taken = {
+        name: {p.steps: getattr(p, field) for p in points if p.system == name}
         for name in ("rel", "mem")
     }
-    ahead = [(T, logs["mem"][T] - logs["rel"][T]) for T in logs["rel"] if T in logs["mem"]]
-    if not ahead or ahead[-1][1] <= 0:
-        return None
-    for (low, before), (high, after) in reversed(list(pairwise(ahead))):
-        if before <= 0:
-            share = before / (before - after)
-            return math.exp((1 - share) * math.log(low) + share * math.log(high))
-    return float(ahead[0][0])
+    first = None
+    for T in sorted(taken["rel"].keys() & taken["mem"].keys(), reverse=True):
+        if taken["rel"][T] * NOISE >= taken["mem"][T]:
+            break
+        first = T
+    return first
 
 
 def write_table(points: list[Point], path: Path) -> None:
-    """Write the measurements as a page: a table, where rel passes mem, and what they ran on."""
+    """Write the measurements as a page: a table, where rel takes less, and what they ran on."""
     systems = [name for name in SYSTEMS if any(point.system == name for point in points)]
     found = {(point.system, point.steps): point for point in points}
     lines = [
@@ -231,13 +230,14 @@ def write_table(points: list[Point], path: Path) -> None:
     lines.append("")
     both = [T for T in sorted({p.steps for p in points}) if {("rel", T), ("mem", T)} <= set(found)]
     for field, word in (("seconds", "time"), ("megabytes", "memory")) if both else ():
-        at = crossing(points, field)
+        at = clearly_less(points, field)
         if at is None:
-            lines.append(f"rel does not take less {word} than mem at T = {both[-1]:,}.")
-        elif at == both[0]:
-            lines.append(f"rel takes less {word} than mem at every measured T.")
+            lines.append(
+                f"rel takes no less {word} than mem, to within a tenth, at T = {both[-1]:,}."
+            )
         else:
-            lines.append(f"rel takes less {word} than mem from T ≈ {at:,.0f} on.")
+            where = "at every measured T" if at == both[0] else f"from T = {at:,} on"
+            lines.append(f"rel takes less {word} than mem, by more than a tenth, {where}.")
     made = machine()
     lines += [
         "",
