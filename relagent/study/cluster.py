@@ -23,13 +23,7 @@ class ClusterError(RelagentError):
     """Ray is not installed, or its cluster cannot be reached."""
 
 
-def run_on_ray(
-    tasks: Sequence[Task],
-    board: Board,
-    stop: Callable[[], bool],
-    address: str,
-    retries: int = RETRIES,
-) -> None:
+def run_on_ray(tasks: Sequence[Task], board: Board, stop: Callable[[], bool], address: str) -> None:
     """Do tasks on a cluster; the board is told what becomes of each.
 
     Each task takes one core (and a GPU where ``device`` is cuda) and trains under the same ``root``
@@ -42,7 +36,6 @@ def run_on_ray(
         board: see :class:`~relagent.study.board.Board`.
         stop: polled; true saves the runs and ends.
         address: of the cluster, as ``ray.init`` takes it.
-        retries: how often a task is tried again whose process or machine was lost.
 
     Raises:
         ClusterError: Ray is not installed, or there is no cluster at that address.
@@ -61,17 +54,18 @@ def run_on_ray(
                 f"out ({error})"
             ) from error
     try:
-        remote = ray.remote(
-            num_cpus=1,
-            max_retries=retries,
-            # What the disk or the network refused may work elsewhere; other errors come again.
-            retry_exceptions=[OSError],
-        )(do_remotely)
+        remote = ray.remote(do_remotely)
         futures: dict[Any, Task] = {}
         for task in tasks:
             where = _moved(task, root=task.root.resolve())
-            gpus = 1 if task.device.startswith("cuda") else 0
-            futures[remote.options(num_gpus=gpus).remote(task_to_json(where))] = task
+            placed = remote.options(
+                num_cpus=1,
+                num_gpus=1 if task.device.startswith("cuda") else 0,
+                max_retries=RETRIES,
+                # What the disk or the network refused may work elsewhere; other errors come again.
+                retry_exceptions=[OSError],
+            )
+            futures[placed.remote(task_to_json(where))] = task
         _collect(ray, futures, board, stop)
     finally:
         if ours:
@@ -80,6 +74,7 @@ def run_on_ray(
 
 def _collect(ray: Any, futures: dict[Any, Task], board: Board, stop: Callable[[], bool]) -> None:
     cancelled = False
+    before = {task.name: _last_written(task) for task in futures.values()}
     while futures:
         if stop() and not cancelled:
             cancelled = True
@@ -105,10 +100,18 @@ def _collect(ray: Any, futures: dict[Any, Task], board: Board, stop: Callable[[]
                 write_atomically(path, content)
             board.set(task, "finished")
         for task in futures.values():
-            # Where the folder of runs is shared, a metrics file tells that a task has begun.
-            if board[task].state == "waiting" and (task.run / "lock").exists():
+            # Where the folder of runs is shared, a new row of metrics tells that a task has begun.
+            if board[task].state == "waiting" and _last_written(task) != before[task.name]:
                 board.set(task, "training")
         board.refresh()
+
+
+def _last_written(task: Task) -> int | None:
+    """When the run's metrics were; None if there are none."""
+    try:
+        return (task.run / "metrics.jsonl").stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def do_remotely(description: dict[str, Any]) -> dict[str, bytes] | None:

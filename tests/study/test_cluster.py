@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from relagent.study.board import Board
-from relagent.study.cluster import ClusterError, run_on_ray
+from relagent.study.cluster import ClusterError, _collect, run_on_ray
 from relagent.study.transfer.results import read_result
 
 from .conftest import MakeTask
@@ -62,3 +62,30 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(cluster: Any, make_task
     assert task.policy is not None
     assert (task.policy / "config.json").is_file()
     assert other.result.is_file()
+
+
+def test_a_run_begun_earlier_is_waiting_until_it_goes_on(make_task: MakeTask) -> None:
+    """Ray does not say which tasks have a core; that the folder is there says nothing."""
+    task = make_task(steps=1024)
+    metrics = task.run / "metrics.jsonl"
+    task.run.mkdir(parents=True)
+    metrics.write_text('{"step": 128}\n')
+    board = Board([task], Console(quiet=True))
+    seen: list[str] = []
+
+    class Ray:
+        """One future, which is ready on the third look; before, its run goes on."""
+
+        def wait(self, futures: list[str], timeout: float) -> tuple[list[str], list[str]]:
+            seen.append(board[task].state)
+            if len(seen) == 2:
+                metrics.write_text('{"step": 128}\n{"step": 256}\n')
+                os.utime(metrics, (1, 1))
+            return (futures, []) if len(seen) == 3 else ([], futures)
+
+        def get(self, future: str) -> None:
+            """It was stopped."""
+
+    _collect(Ray(), {"a future": task}, board, bool)
+    assert seen == ["waiting", "waiting", "training"]
+    assert board[task].state == "stopped"

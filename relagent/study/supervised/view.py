@@ -118,7 +118,7 @@ class View:
         return self._cells(lambda runs: any(map(short, runs)))
 
     def _cells(self, wanted: Callable[[list[SupervisedResult]], bool]) -> dict[str, list[str]]:
-        """Cells of the default grid by their runs of planned seeds: form of the task -> memories."""
+        """Cells of the grid by what their runs of planned seeds are: form of task -> memories."""
         grid = GRIDS[self.study]
         cells: dict[str, list[str]] = {}
         for T, memory in grid.cells:
