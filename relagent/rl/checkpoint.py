@@ -117,11 +117,7 @@ def restore_model(model: MemoryPPO, state: dict[str, Any]) -> None:
     Raises:
         ModelMismatchError: the spaces or the parameters do not fit, or only a policy was kept.
     """
-    if "optimizer" not in state:
-        raise ModelMismatchError(
-            "this is a policy to be played, not the state of a training: load it with "
-            "relagent.rl.load_policy, or train a new run"
-        )
+    check_trainable(state)
     check_spaces(state, model.observation_space, model.action_space)
     _load_parameters(model.policy, state)
     model.policy.optimizer.load_state_dict(state["optimizer"])
@@ -136,6 +132,19 @@ def restore_model(model: MemoryPPO, state: dict[str, Any]) -> None:
         model._last_obs = state["observations"]
         model._last_episode_starts = state["episode_starts"]
         model._exploring.left = state["exploring"]
+
+
+def check_trainable(state: dict[str, Any]) -> None:
+    """Check that a saved model is one that training can go on from.
+
+    Raises:
+        ModelMismatchError: only its policy was kept.
+    """
+    if "optimizer" not in state:
+        raise ModelMismatchError(
+            "this is a policy to be played, not the state of a training: load it with "
+            "relagent.rl.load_policy, or train a new run"
+        )
 
 
 def check_spaces(

@@ -6,11 +6,12 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
 from stable_baselines3.common.utils import (
     FloatSchedule,
     explained_variance,
@@ -22,6 +23,7 @@ from relagent.errors import RelagentError
 from relagent.rl.acting import MemoryAlgorithm, ModelOptionError
 from relagent.rl.checkpoint import (
     check_spaces,
+    check_trainable,
     model_arguments,
     model_state,
     read_training,
@@ -116,13 +118,16 @@ class MemoryPPO(MemoryAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        for name, value in (
-            ("n_steps", n_steps),
-            ("batch_size", batch_size),
-            ("n_epochs", n_epochs),
-        ):
-            if value < 1:
-                raise ModelOptionError(f"{name}={value} cannot work: use at least 1")
+        counts: dict[str, Any] = {
+            "n_steps": n_steps,
+            "batch_size": batch_size,
+            "n_epochs": n_epochs,
+        }
+        for name, value in counts.items():
+            if not isinstance(value, Integral) or value < 1:
+                raise ModelOptionError(
+                    f"{name}={value} cannot work: use a whole number of at least 1"
+                )
         for name, number, least, most in (
             ("gamma", gamma, 0, 1),
             ("gae_lambda", gae_lambda, 0, 1),
@@ -303,6 +308,33 @@ class MemoryPPO(MemoryAlgorithm):
         tensors, data = pack(model_state(self))
         save_file(_with_suffix(cast(Any, path)), tensors, {"model": data})
 
+    def set_parameters(
+        self,
+        load_path_or_dict: str | Path | TensorDict,
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Take the weights, and the optimiser's state, of another model of the same kind.
+
+        Args:
+            load_path_or_dict: a saved model or a run directory, as :meth:`load` takes it; or what
+                ``get_parameters`` returned.
+            exact_match: whether nothing may be left out.
+            device: where to read them.
+
+        Raises:
+            CheckpointDamagedError: not a saved model, or a damaged one.
+            ModelMismatchError: only a policy was kept there.
+        """
+        if not isinstance(load_path_or_dict, dict):
+            state = _saved(load_path_or_dict)
+            check_trainable(state)
+            load_path_or_dict = {
+                "policy": state["parameters"],
+                "policy.optimizer": state["optimizer"],
+            }
+        super().set_parameters(load_path_or_dict, exact_match, device)
+
     @classmethod
     def load(  # type: ignore[override]  # a file that is open already is not taken
         cls,
@@ -329,23 +361,12 @@ class MemoryPPO(MemoryAlgorithm):
         Raises:
             CheckpointDamagedError: not a saved model, or a damaged one.
             ModelMismatchError: the spaces do not fit, or something is missing.
-            ModelOptionError: there are both, a folder and a file, of that name.
+            ModelOptionError: there are both, a folder and a file, of that name; or a file that is
+                open was given.
         """
         if print_system_info:
             get_system_info()
-        file = _with_suffix(path)
-        if Path(path).is_dir():
-            if file.is_file():
-                raise ModelOptionError(
-                    f"{path} is a folder, and {file} a saved model: name the file with its suffix, "
-                    "or rename one of them"
-                )
-            state = read_training(RunDirectory.open(path))[0]["model"]
-        else:
-            tensors, data = load_file(file)
-            if "model" not in data:
-                raise CheckpointDamagedError(Path(path), "it holds no model")
-            state = unpack(tensors, data["model"])
+        state = _saved(path)
         options = model_arguments(state, custom_objects or {}, arguments)
         model = cls(env=cast(Any, env), device=device, _init_setup_model=False, **options)
         if env is None:
@@ -360,6 +381,24 @@ class MemoryPPO(MemoryAlgorithm):
         if force_reset:
             model._last_obs = model._last_state = None
         return model
+
+
+def _saved(path: str | Path) -> dict[str, Any]:
+    """What :func:`model_state` told of a saved model, or of a run's newest checkpoint."""
+    if isinstance(path, io.IOBase):
+        raise ModelOptionError("a model is loaded from the path of its file: pass a path")
+    file = _with_suffix(path)
+    if Path(path).is_dir():
+        if file.is_file():
+            raise ModelOptionError(
+                f"{path} is a folder, and {file} a saved model: name the file with its suffix, "
+                "or rename one of them"
+            )
+        return cast("dict[str, Any]", read_training(RunDirectory.open(path))[0]["model"])
+    tensors, data = load_file(file)
+    if "model" not in data:
+        raise CheckpointDamagedError(Path(path), "it holds no model")
+    return cast("dict[str, Any]", unpack(tensors, data["model"]))
 
 
 def _with_suffix(path: str | Path) -> Path:

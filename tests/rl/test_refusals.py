@@ -58,6 +58,7 @@ def test_rewards_may_be_whole_numbers() -> None:
         ("clip_range", float("nan")),
         ("clip_range_vf", -0.2),
         ("target_kl", 0),
+        ("n_steps", 8.0),
     ],
 )
 def test_impossible_shares_are_refused(name: str, value: float) -> None:

@@ -57,6 +57,27 @@ def test_a_name_of_two_things_is_not_guessed(tmp_path: Path) -> None:
     assert same_weights(weights(model), weights(MemoryPPO.load(tmp_path / "model.safetensors")))
 
 
+def test_weights_of_a_saved_model_are_taken(tmp_path: Path) -> None:
+    model, other = small_model(toys(), "rel"), small_model(toys(), "rel", seed=1)
+    model.learn(64)
+    model.save(tmp_path / "model")
+    assert not same_weights(weights(model), weights(other))
+    other.set_parameters(tmp_path / "model")
+    assert same_weights(weights(model), weights(other))
+    again = small_model(toys(), "rel", seed=2)
+    again.set_parameters(other.get_parameters())
+    assert same_weights(weights(model), weights(again))
+
+
+def test_a_file_that_is_open_is_refused(tmp_path: Path) -> None:
+    model = small_model(toys(), "rel")
+    model.save(tmp_path / "model")
+    with (tmp_path / "model.safetensors").open("rb") as file:
+        for take in (MemoryPPO.load, model.set_parameters):
+            with pytest.raises(ModelOptionError, match="pass a path"):
+                take(file)  # type: ignore[operator]
+
+
 class Parts(gym.Env[Any, Any]):
     """A world that observes a number of parts, in some order."""
 
