@@ -1,6 +1,15 @@
 """Environments: MiniGrid and BabyAI worlds, fast (EnvPool) or as judge (minigrid), and any other.
 
 The folder is imported as ``relagent.envs``, since ``envs`` is a name that many projects have.
+
+- :mod:`~relagent.envs.make`: one function that makes any environment.
+- :mod:`~relagent.envs.pool`: EnvPool's worlds as a ``VecEnv``.
+- :mod:`~relagent.envs.observations`: what an agent is told of a grid world, cut out of it by
+  :mod:`~relagent.envs.view`.
+- :mod:`~relagent.envs.sight`: episodes in which it sees less.
+- :mod:`~relagent.envs.pairs`: the paper's train and test worlds, and their families.
+- :mod:`~relagent.envs.seeding`: seeds of training and of evaluation, which never meet.
+- :mod:`~relagent.envs.cue`: a world that asks for memory alone, and an example of one's own.
 """
 
 from relagent.envs.cue import Cue

@@ -1,4 +1,15 @@
-"""Memories: one interface, one registry, one readable PyTorch definition each."""
+"""Memories: one interface, one registry, one readable PyTorch definition each.
+
+- :mod:`~relagent.memories.base`: what a memory is.
+- :mod:`~relagent.memories.relevancy`: RelLSTM and RelRNN; :mod:`~relagent.memories.full`: MemLSTM
+  and MemRNN. Both attend by :mod:`~relagent.memories.attention`, around the cells of
+  :mod:`~relagent.memories.cells`.
+- :mod:`~relagent.memories.lstm`, :mod:`~relagent.memories.rnn`,
+  :mod:`~relagent.memories.orthogonal`, :mod:`~relagent.memories.goru`,
+  :mod:`~relagent.memories.sab`: the baselines.
+- :mod:`~relagent.memories.projected`: what memories share whose input enters through one map.
+- :mod:`~relagent.memories.kernels`: the same functions, fused.
+"""
 
 from __future__ import annotations
 

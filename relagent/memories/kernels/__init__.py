@@ -3,6 +3,21 @@
 A kernel is registered for one exact class (a subclass may have changed the function) and one kind
 of device. :func:`select` finds it; :func:`disable` switches all kernels off, for a comparison or a
 doubt, as does ``RELAGENT_KERNELS=0`` in the environment.
+
+- :mod:`~relagent.memories.kernels.unroll`: a memory's ``unroll`` by a backend.
+- :mod:`~relagent.memories.kernels.sequence`: the autograd function around the loops of any backend.
+- On the CPU: :mod:`~relagent.memories.kernels.cpu`, whose loops over time are in
+  :mod:`~relagent.memories.kernels.recurrent` and :mod:`~relagent.memories.kernels.sab`. They are
+  made of :mod:`~relagent.memories.kernels.cells`, :mod:`~relagent.memories.kernels.attention`,
+  :mod:`~relagent.memories.kernels.product` and :mod:`~relagent.memories.kernels.transcendental`,
+  exchange the tuples of :mod:`~relagent.memories.kernels.records`, and are compiled by
+  :mod:`~relagent.memories.kernels.native`.
+- On a GPU: :mod:`~relagent.memories.kernels.cuda`, whose loops over time are in
+  :mod:`~relagent.memories.kernels.triton_recurrent`. They are made of
+  :mod:`~relagent.memories.kernels.triton_cells`,
+  :mod:`~relagent.memories.kernels.triton_attention`,
+  :mod:`~relagent.memories.kernels.triton_screening` and
+  :mod:`~relagent.memories.kernels.triton_parts`.
 """
 
 from __future__ import annotations

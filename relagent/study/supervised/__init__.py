@@ -1,5 +1,6 @@
 """The supervised study: memories on copy, denoise, sequential MNIST and PTB.
 
+- :mod:`~relagent.study.supervised.command`: its commands.
 - :mod:`~relagent.study.supervised.grid`: which memories and delays, and the paper's numbers.
 - :mod:`~relagent.study.supervised.task`: one cell: what it is called, and when it is done.
 - :mod:`~relagent.study.supervised.run`: train it, score it at other delays, write one file.
