@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from relagent.analysis.attention_map import attention_matrix
-from relagent.analysis.gradients import AnalysisInputError, _added_to_output, unroll_with_handles
+from relagent.analysis.gradients import AnalysisInputError, added_to_output, unroll_with_handles
 from relagent.memories import Attention, Memory, MemRNN, RelRNN
 from relagent.memories.cells import RNNCell
 
@@ -144,7 +144,7 @@ def decompose(memory: AttentiveRNN, x: Tensor) -> Decomposition:
 def _forward(memory: AttentiveRNN, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return h [T, n], s [T, n] and α [T, T] of one sequence."""
     one: Memory[Any] = memory
-    with _added_to_output(memory.cell, torch.zeros((), dtype=x.dtype)) as hidden:
+    with added_to_output(memory.cell, torch.zeros((), dtype=x.dtype)) as hidden:
         s, _, look = one.trace(x[:, None], one.initial_state(1))
     return torch.stack(hidden)[:, 0], s[:, 0], alpha_matrix(look)
 

@@ -74,7 +74,7 @@ def _step(
     memory: Memory[Any], x: Tensor, state: AnyState, handle: Tensor
 ) -> tuple[Tensor, Tensor, AnyState]:
     """One step with ``handle`` added to h, wherever this memory makes it."""
-    with _added_to_output(getattr(memory, "cell", None), handle) as made:
+    with added_to_output(getattr(memory, "cell", None), handle) as made:
         y, after = memory.step(x, state)
     if made:
         return y, made[-1], after
@@ -89,7 +89,7 @@ def _step(
 
 
 @contextmanager
-def _added_to_output(cell: nn.Module | None, handle: Tensor) -> Iterator[list[Tensor]]:
+def added_to_output(cell: nn.Module | None, handle: Tensor) -> Iterator[list[Tensor]]:
     """Add ``handle`` to every h that ``cell`` returns; yield the list of what it then returned."""
     made: list[Tensor] = []
     if cell is None:

@@ -46,14 +46,14 @@ class Child:
         with suppress(BrokenPipeError):  # it failed at once: its exit code will say so
             self.process.stdin.write(json.dumps(task_to_json(task)).encode() + b"\n")
             self.process.stdin.flush()
-        self._told: float | None = None
+        self.told: float | None = None
 
     def stop(self, saved: bool) -> None:
         """Ask it to save and end, again and again; ``saved``: it has nothing left to save."""
         now = time.monotonic()
         # A second signal ends it at once.
-        if self._told is None or (saved and now - self._told > PATIENCE):
-            self._told = now
+        if self.told is None or (saved and now - self.told > PATIENCE):
+            self.told = now
             with suppress(ProcessLookupError):
                 self.process.send_signal(SIGTERM)
 
@@ -104,7 +104,7 @@ def _report(child: Child, code: int, board: Board) -> None:
             child.process.stdin.close()
     if code == 0:
         board.set(child.task, "finished")
-    elif child._told is not None and code in (128 + SIGTERM, -SIGTERM):
+    elif child.told is not None and code in (128 + SIGTERM, -SIGTERM):
         board.set(child.task, "stopped")
     else:
         line = child.last_line() if code > 0 else f"ended by {Signals(-code).name}"

@@ -459,7 +459,8 @@ def test_a_state_out_of_autocast_serves_without_it(name: str) -> None:
     x = torch.randn(3, 2, FEATURES)
     with torch.autocast("cpu", torch.bfloat16):
         _, state = memory.unroll(x, memory.initial_state(2))
-    memory.unroll(x, state)
+    y, _ = memory.unroll(x, state)
+    assert y.dtype == torch.float32 and y.isfinite().all()
 
 
 class Stack(Memory[tuple[Tensor]]):
