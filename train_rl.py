@@ -7,7 +7,7 @@ from pathlib import Path
 
 from relagent.rl.train import TrainConfig, resume, train
 from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
-from relagent.runs.config import add_arguments, from_arguments
+from relagent.runs.config import add_arguments, from_arguments, given_arguments
 
 
 def main() -> int:
@@ -24,11 +24,7 @@ def main() -> int:
         else:
             if arguments.run_dir is not None:
                 parser.error("--run-dir names a new run, --resume an old one: give one of them")
-            changes = {
-                name: value
-                for name, value in vars(arguments).items()
-                if name not in ("resume", "run_dir")
-            }
+            changes = given_arguments(TrainConfig, arguments)
             finished = resume(arguments.resume, changes, lambda: stop.requested)
     return 0 if finished else stop.exit_code
 

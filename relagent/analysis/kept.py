@@ -26,7 +26,7 @@ from relagent.analysis.trained import (
     run_of,
     trained,
 )
-from relagent.runs.config import to_json
+from relagent.runs.config import names_of, to_json
 from relagent.runs.files import write_atomically
 from relagent.runs.provenance import provenance
 from relagent.tasks.config import TaskConfig
@@ -35,8 +35,6 @@ from relagent.tasks.train import DivergenceError
 
 DIGITS = 4
 """Of the numbers in a profile: more than a picture can show."""
-_ANYWHERE = ("device", "threads", "checkpoint_minutes")
-"""Settings that do not change what a model is."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,9 @@ def measured(model: TaskConfig, config: TrainedConfig, folder: Path, stop: Stop)
         StoppedError: asked to stop.
     """
     path = _file_of(model, folder)
+    anywhere = names_of(type(model), "machine")
     settings = {
-        **{name: value for name, value in to_json(model).items() if name not in _ANYWHERE},
+        **{name: value for name, value in to_json(model).items() if name not in anywhere},
         "sequences": config.sequences,
     }
     if path.exists():

@@ -14,9 +14,9 @@ from relagent.analysis.findings import Findings, Sight
 from relagent.analysis.measures import attends, gradient_paths
 from relagent.analysis.sequences import take_sequences
 from relagent.errors import RelagentError
-from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.config import Config, ConfigError, names_of, option, to_json
 from relagent.runs.directory import RunDirectory
-from relagent.tasks.config import GeneratedConfig, TaskConfig
+from relagent.tasks.config import GeneratedConfig, Optimizer, TaskConfig
 from relagent.tasks.defaults import default_config
 from relagent.tasks.run import (
     LoadedModel,
@@ -46,9 +46,7 @@ class TrainedConfig(Config):
     updates: int = option(8000, "Updates at most; training ends before if the task is solved.")
     seeds: int = option(1, "Models of each setting, with the seeds from 0.")
     hidden_size: int = option(64, "Size of the hidden state.")
-    optimizer: str = option(
-        "adam", "What takes the steps on copy and denoise.", choices=("adam", "rmsprop")
-    )
+    optimizer: Optimizer = option("adam", "What takes the steps on copy and denoise.")
     learning_rate: float = option(1e-3, "Step size on copy and denoise.")
     sequences: int = option(32, "Sequences that a trained model is looked at with.")
     runs: str = option("runs/figures", "Folder of the runs; those already there are not repeated.")
@@ -99,8 +97,8 @@ def trained(config: TaskConfig, root: Path, stop: Stop) -> LoadedModel:
         done = train(config, path, stop)
     else:
         known, wanted = to_json(read_task_config(RunDirectory.open(path))), to_json(config)
-        for name, value in known.items():
-            if value != wanted[name]:
+        for name in names_of(type(config), "result", "budget"):
+            if (value := known[name]) != wanted[name]:
                 raise FigureRunError(
                     f"{path} was made with {name} {value!r}, now it is {wanted[name]!r}: ask for "
                     "the same, or choose another --runs"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ from relagent.analysis.trained import (
 )
 from relagent.rl.figure import COLOURS
 from relagent.runs.config import ConfigError, option
-from relagent.tasks.config import TaskConfig
+from relagent.tasks.config import Nonlinearity, TaskConfig
 from relagent.tasks.run import LoadedModel
 
 
@@ -52,12 +52,18 @@ OTHER = 15
 class Figure3Config(TrainedConfig):
     """Settings of :func:`figure3`."""
 
-    memory: str = option("rel", "Memory with relevancy screening.", choices=("rel", "rel-rnn"))
+    memory: Literal["rel", "rel-rnn"] = option("rel", "Memory with relevancy screening.")
     only: tuple[str, ...] = option(
         (),
         "Train these models alone, and draw of the others what is known; none: all.",
-        choices=tuple(f"{name}={size}" for name in ("rho", "nu") for size in SIZES),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = [f"{name}={size}" for name in ("rho", "nu") for size in SIZES]
+        for name in self.only:
+            if name not in known:
+                raise ConfigError("only", name, f"it must be one of {', '.join(known)}")
 
 
 def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
@@ -140,7 +146,7 @@ NAMES = {
 class MemoriesConfig(TrainedConfig):
     """Settings of :func:`memories`."""
 
-    task: str = option("denoise", "What is trained on.", choices=("copy", "denoise"))
+    task: Literal["copy", "denoise"] = option("denoise", "What is trained on.")
     nu: int = option(5, "Length ν of the short-term buffers.")
     rho: int = option(10, "Size ρ of the relevant sets.")
 
@@ -246,14 +252,13 @@ class HeatmapsConfig(TrainedConfig):
 
     # With modReLU, which is not bounded, the buffer alone diverges: each state is added to the sum
     # of those it was made from.
-    nonlinearity: str = option("tanh", "Of RelRNN.", choices=("tanh", "relu", "modrelu"))
+    nonlinearity: Nonlinearity = option("tanh", "Of RelRNN.")
     nu: int = option(10, "Length ν of the short-term buffer.")
     rho: int = option(10, "Size ρ of the relevant set of the full mechanism.")
     epochs: int = option(1, "Passes over the data of mnist and ptb.")
-    tasks: tuple[str, ...] = option(
-        ("ptb", "mnist", "copy", "denoise"), "Tasks, in this order.",
-        choices=("ptb", "mnist", "copy", "denoise"),
-    )  # fmt: skip
+    tasks: tuple[Literal["ptb", "mnist", "copy", "denoise"], ...] = option(
+        ("ptb", "mnist", "copy", "denoise"), "Tasks, in this order."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

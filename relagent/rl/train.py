@@ -30,8 +30,10 @@ from relagent.envs import (
     check_parts,
     make_vec_env,
 )
+from relagent.envs.make import Backend
 from relagent.memories import MEMORIES, make_memory
-from relagent.memories.attention import AttentiveMemory
+from relagent.memories.attention import AttentiveMemory, Combine
+from relagent.memories.base import Memory
 from relagent.memories.relevancy import RelevancyMemory
 from relagent.rl.callbacks import AttentionCallback, CheckpointCallback, ProgressCallback
 from relagent.rl.checkpoint import model_state, read_training, restore_model
@@ -58,14 +60,12 @@ class TrainConfig(Config):
 
     env: str = option(help="World to train on: any MiniGrid, BabyAI or other Gymnasium id.")
     memory: str = option("rel", f"Memory of the agent: one of {', '.join(MEMORIES)}.")
-    steps: int = option(5_000_000, "Environment steps to train for.")
+    steps: int = option(5_000_000, "Environment steps to train for.", role="budget")
     seed: int = option(0, "Seed of weights, worlds and actions.")
     n_envs: int = option(64, "Worlds that are played at the same time.")
     nu: int = option(5, "Length of the short-term buffer of rel (the last ν states).")
     rho: int = option(5, "Size of the relevant set of rel (the ρ most relevant states).")
-    combine: str = option(
-        "sum", "How hidden state and context make the macro-state.", choices=("sum", "mean")
-    )
+    combine: Combine = option("sum", "How hidden state and context make the macro-state.")
     hidden_size: int = option(64, "Size of the memory's hidden state.")
     learning_rate: float = option(5e-4, "Step size of Adam.")
     learning_rate_end: float | None = option(
@@ -103,17 +103,17 @@ class TrainConfig(Config):
         "Parts of a grid observation: image, direction, previous_action, mission; none takes all, "
         "the mission where it varies.",
     )
-    backend: str = option(
-        "auto", "What simulates the worlds.", choices=("auto", "envpool", "minigrid")
-    )
+    backend: Backend = option("auto", "What simulates the worlds.")
     checkpoint_every: int = option(
         250_000,
         "Environment steps between two checkpoints. All worlds start new episodes at each: leave "
         "room for many episodes in between.",
     )
-    device: str = option("auto", "Where to compute: auto, cpu or cuda.")
+    device: str = option("auto", "Where to compute: auto, cpu or cuda.", role="machine")
     threads: int = option(
-        1, "Threads to compute with; at the usual sizes a second one costs more than it gives."
+        1,
+        "Threads to compute with; at the usual sizes a second one costs more than it gives.",
+        role="machine",
     )
 
     def __post_init__(self) -> None:
@@ -148,7 +148,7 @@ class TrainConfig(Config):
     @property
     def memory_options(self) -> dict[str, Any]:
         """The options that the chosen memory takes."""
-        kind = MEMORIES.get(self.memory, AttentiveMemory)
+        kind = MEMORIES.get(self.memory, Memory)
         options: dict[str, Any] = {}
         if issubclass(kind, AttentiveMemory):
             options["combine"] = self.combine
@@ -198,7 +198,7 @@ def resume(
         RelagentError: something that the user can mend; one line says what.
     """
     known = RunDirectory.open(path).read_config(TrainConfig)
-    config = config_for_resume(known, changes or {}, _MAY_CHANGE)
+    config = config_for_resume(known, changes or {})
     model, worlds = make_model(config)
     where = provenance(device=str(model.device), backend=backend_of(worlds))
     with RunDirectory.open_for_resume(path) as run:
@@ -220,9 +220,6 @@ def resume(
         return _learn(config, model, worlds, run, stop, state["pending"])
 
 
-_MAY_CHANGE = ("steps", "device", "threads")
-
-
 def make_model(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
     """Return an untrained model with these settings, and the worlds that it acts in.
 
@@ -235,7 +232,7 @@ def make_model(config: TrainConfig) -> tuple[MemoryPPO, ReplayableVecEnv]:
         config.env,
         config.n_envs,
         config.seed,
-        backend=config.backend,  # type: ignore[arg-type]  # checked by the option's choices
+        backend=config.backend,
         parts=config.parts,
     )
     grid = is_grid_space(venv.observation_space)

@@ -29,7 +29,7 @@ from relagent.errors import RelagentError
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.encoder import is_grid_space
 from relagent.rl.episodes import MAX_STEPS, Job, Result
-from relagent.rl.play import Episodes, check_world, play_all
+from relagent.rl.play import Episodes, Precision, check_world, play_all
 from relagent.rl.report import Report, Row
 from relagent.rl.train import TrainConfig
 from relagent.runs.config import Config, ConfigError, option, to_json
@@ -61,11 +61,10 @@ class TransferConfig(Config):
         None, "Folder of the report; none takes RUN/transfer, where there is one run."
     )
     device: str = option("cpu", "Where the agent computes: auto, cpu or cuda.")
-    precision: str = option(
+    precision: Precision = option(
         "float64",
         "Number format of the agent; float32 is faster for mem in long episodes, but then "
         "the number of processes can change an action by rounding.",
-        choices=("float64", "float32"),
     )
 
     def __post_init__(self) -> None:
@@ -294,7 +293,7 @@ def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) 
         return play_all(
             jobs,
             workers=workers,
-            precision=config.precision,  # type: ignore[arg-type]  # checked by the option's choices
+            precision=config.precision,
             device=str(computing_device(config.device)),
             on_result=advance,
         )

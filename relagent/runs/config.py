@@ -14,7 +14,8 @@
                 raise ConfigError("n_envs", self.n_envs, "it must be at least 1")
 
 A field is a bool, int, float or str (or a ``Literal`` of those), a ``tuple[..., ...]`` of one of
-them, or one of these ``| None``.
+them, or one of these ``| None``. What a field decides is said where it stands:
+``option(64, "...", role="budget")``, see :data:`Role`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import dataclasses
 import difflib
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from relagent.errors import RelagentError
@@ -64,21 +65,29 @@ def check_threads(threads: int) -> None:
         raise ConfigError("threads", threads, f"it must be at least 1 and at most {MOST_THREADS:,}")
 
 
+Role = Literal["result", "budget", "machine"]
+"""What a setting decides: what is learned (*result*), for how long (*budget*: more of it goes on
+where less of it ended), or where and from where it is computed (*machine*: never what comes out,
+but for rounding). A run that is resumed may change the last two.
+"""
+
+
 def option(
     default: Any = dataclasses.MISSING,
     help: str = "",
-    choices: Sequence[Any] | None = None,
+    *,
     flag: str | None = None,
+    role: Role = "result",
 ) -> Any:
     """A field of a :class:`Config`.
 
     Args:
         default: immutable; a field without one must be given.
         help: one sentence, shown by ``--help``.
-        choices: the allowed values (of each element, in a tuple field).
         flag: the command-line flag, where it is not the field's name with dashes.
+        role: what it decides.
     """
-    metadata = {"help": help, "choices": choices, "flag": flag}
+    metadata = {"help": help, "flag": flag, "role": role}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -100,6 +109,12 @@ class Config:
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def names_of(config_class: type[Config], *roles: Role) -> tuple[str, ...]:
+    """The names of the settings with one of these roles, in their order."""
+    fields = dataclasses.fields(config_class)
+    return tuple(field.name for field in fields if field.metadata.get("role", "result") in roles)
 
 
 class _Kind(NamedTuple):
@@ -152,7 +167,7 @@ def _kinds(config_class: type[Config]) -> dict[str, _Kind]:
 
 
 def _kind(field: dataclasses.Field[Any], hint: Any) -> _Kind:
-    choices = field.metadata.get("choices")
+    choices: tuple[Any, ...] | None = None
     optional = many = False
     if get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint):
         optional = True
@@ -165,7 +180,7 @@ def _kind(field: dataclasses.Field[Any], hint: Any) -> _Kind:
         hint = type(choices[0])
     if hint not in _WORDS:
         raise TypeError(f"{field.name}: {hint} cannot be a setting, see relagent.runs.config")
-    return _Kind(hint, optional, many, tuple(choices) if choices else None)
+    return _Kind(hint, optional, many, choices)
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -199,7 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser, config_class: type[Config]) -
     """Add one flag for each field: ``--n-envs N`` for ``n_envs``, ``--flag/--no-flag`` for a bool.
 
     A tuple takes several values. A field that may be None takes ``none``. A flag that is not given
-    leaves nothing in the namespace, so :func:`from_arguments` knows what the user asked for.
+    leaves nothing in the namespace, so :func:`given_arguments` knows what the user asked for.
     """
     kinds = _kinds(config_class)
     for field in dataclasses.fields(config_class):
@@ -222,30 +237,32 @@ def add_arguments(parser: argparse.ArgumentParser, config_class: type[Config]) -
         parser.add_argument(_flag(field), **settings)
 
 
-def from_arguments(
-    config_class: type[ConfigT], arguments: argparse.Namespace, base: ConfigT | None = None
-) -> ConfigT:
+def from_arguments(config_class: type[ConfigT], arguments: argparse.Namespace) -> ConfigT:
     """The configuration that the command line asked for.
 
     Args:
         config_class: what to make.
         arguments: parsed by a parser that :func:`add_arguments` prepared.
-        base: settings that hold where no flag was given (those of a run to resume, for example);
-            without it, the defaults.
 
     Raises:
         ConfigKeyError: a setting without a default was not given.
         ConfigError: a value cannot work.
     """
-    fields = dataclasses.fields(config_class)
-    given = {f.name: getattr(arguments, f.name) for f in fields if hasattr(arguments, f.name)}
-    given = {name: None if value == [None] else value for name, value in given.items()}
-    if base is not None:
-        return dataclasses.replace(base, **given)
-    for field in fields:
+    given = given_arguments(config_class, arguments)
+    for field in dataclasses.fields(config_class):
         if field.default is dataclasses.MISSING and field.name not in given:
             raise ConfigKeyError(f"{_flag(field)} is needed: {field.metadata.get('help', '')}")
     return config_class(**given)
+
+
+def given_arguments(config_class: type[Config], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line names, as their fields hold them."""
+    fields = dataclasses.fields(config_class)
+    given = {f.name: getattr(arguments, f.name) for f in fields if hasattr(arguments, f.name)}
+    for name, value in given.items():
+        if isinstance(value, list):
+            given[name] = None if value == [None] else tuple(value)
+    return given
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:

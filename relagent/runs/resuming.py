@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from relagent.errors import RelagentError
 from relagent.runs.checkpoint import Checkpoint
-from relagent.runs.config import Config, ConfigT, to_json
+from relagent.runs.config import Config, ConfigT, names_of, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import unpack
 
@@ -18,26 +18,23 @@ class ResumeError(RelagentError):
     """A run that cannot go on as asked."""
 
 
-def config_for_resume(
-    config: ConfigT, changes: Mapping[str, Any], may_change: Sequence[str]
-) -> ConfigT:
+def config_for_resume(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
     """Return a run's settings with what may change on resuming changed.
 
     Args:
         config: the run's settings.
         changes: new values by name; a value that equals the run's is no change.
-        may_change: names of settings that may change.
 
     Raises:
-        ResumeError: another setting differs from the run's.
+        ResumeError: a setting that decides the result differs from the run's.
     """
+    may_change = names_of(type(config), "budget", "machine")
     settings = {field.name: getattr(config, field.name) for field in fields(config)}
     for name, value in changes.items():
         if name not in may_change and value != settings[name]:
-            may = ", ".join(known for known in may_change if known in settings)
             raise ResumeError(
                 f"{name} of this run is {settings[name]!r} and cannot become {value!r}: a resumed "
-                f"run may change only {may}; start a new run instead"
+                f"run may change only {', '.join(may_change)}; start a new run instead"
             )
     return type(config)(**{**settings, **changes})
 

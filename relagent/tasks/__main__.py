@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relagent.runs.cli import ArgumentParser, GracefulStop, count, main_guard
-from relagent.runs.config import add_arguments
+from relagent.runs.config import add_arguments, given_arguments
 from relagent.runs.directory import RunDirectory
 from relagent.runs.resuming import ResumeError
 from relagent.tasks.config import TaskConfig
@@ -44,11 +44,7 @@ def main() -> int:
 
 def train_command(arguments: argparse.Namespace) -> int:
     """Train, or go on with a run."""
-    given = {
-        name: value
-        for name, value in vars(arguments).items()
-        if name not in ("command", "parser", "run_dir", "resume")
-    }
+    given = given_arguments(TASKS[arguments.task], arguments)
     with GracefulStop() as stop:
         if arguments.resume is None:
             memory = getattr(arguments, "memory", TaskConfig.memory)

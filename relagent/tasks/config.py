@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from relagent.memories import MEMORIES, make_memory
-from relagent.memories.attention import AttentiveMemory
+from relagent.memories.attention import AttentiveMemory, Combine
 from relagent.memories.base import Memory
 from relagent.memories.full import MemRNN
 from relagent.memories.orthogonal import ExpRNN
@@ -16,6 +16,9 @@ from relagent.runs.config import Config, ConfigError, check_seed, check_threads,
 from relagent.tasks.base import DatasetTask, Task
 
 __all__ = ["DatasetConfig", "GeneratedConfig", "TaskConfig", "option"]
+
+Optimizer = Literal["adam", "rmsprop"]
+Nonlinearity = Literal["tanh", "relu", "modrelu"]
 
 _FROM_TABLE = "; the default depends on task and memory: see relagent/tasks/defaults.py"
 
@@ -31,16 +34,13 @@ class TaskConfig(Config):
     task: str = option(help="Name of the task.")
     memory: str = option("rel-rnn", f"Memory of the model: one of {', '.join(MEMORIES)}.")
     hidden_size: int = option(help="Size of the hidden state" + _FROM_TABLE)
-    nonlinearity: str | None = option(
-        help="Of memories without gates" + _FROM_TABLE, choices=("tanh", "relu", "modrelu")
-    )
+    nonlinearity: Nonlinearity | None = option(help="Of memories without gates" + _FROM_TABLE)
     nu: int | None = option(help="Length ν of rel's short-term buffer" + _FROM_TABLE)
     rho: int | None = option(help="Size ρ of rel's relevant set" + _FROM_TABLE)
-    combine: str | None = option(
-        help="How hidden state and context make the macro-state" + _FROM_TABLE,
-        choices=("sum", "mean"),
+    combine: Combine | None = option(
+        help="How hidden state and context make the macro-state" + _FROM_TABLE
     )
-    optimizer: str = option(help="What takes the steps" + _FROM_TABLE, choices=("adam", "rmsprop"))
+    optimizer: Optimizer = option(help="What takes the steps" + _FROM_TABLE)
     learning_rate: float = option(help="Step size" + _FROM_TABLE)
     orthogonal_learning_rate: float | None = option(
         help="Step size of a recurrence that stays a rotation" + _FROM_TABLE
@@ -49,10 +49,12 @@ class TaskConfig(Config):
     max_grad_norm: float = option(1.0, "The gradient's norm is clipped to this.")
     seed: int = option(0, "Seed of weights and batches.")
     log_every: int = option(100, "Updates that one row of the metrics averages.")
-    checkpoint_minutes: float = option(1.0, "Minutes between two checkpoints.")
-    device: str = option("auto", "Where to compute: auto, cpu or cuda.")
+    checkpoint_minutes: float = option(1.0, "Minutes between two checkpoints.", role="machine")
+    device: str = option("auto", "Where to compute: auto, cpu or cuda.", role="machine")
     threads: int = option(
-        1, "Threads to compute with; at most sizes a second one costs more than it gives."
+        1,
+        "Threads to compute with; at most sizes a second one costs more than it gives.",
+        role="machine",
     )
 
     def __post_init__(self) -> None:
@@ -128,7 +130,7 @@ class GeneratedConfig(TaskConfig):
     """Settings of a task whose sequences are drawn as they are needed."""
 
     T: int = option(200, "The delay; sequences have T + 20 steps.", flag="--T")
-    updates: int = option(200_000, "Updates to train for at most.")
+    updates: int = option(200_000, "Updates to train for at most.", role="budget")
     evaluate_every: int = option(100, "Updates between two evaluations.")
     evaluation_batches: int = option(
         10, "Fresh batches of an evaluation; training ends when all that they ask for is right."
@@ -147,13 +149,14 @@ class GeneratedConfig(TaskConfig):
 class DatasetConfig(TaskConfig):
     """Settings of a task with a fixed set of data, which is evaluated after each epoch."""
 
-    epochs: int = option(100, "Passes over the training data.")
+    epochs: int = option(100, "Passes over the training data.", role="budget")
     halve_on_stall: bool = option(
         False, "Halve the step sizes after an epoch that did not improve the validation."
     )
     data: str | None = option(
         None,
         "Folder of the data; none looks into RELAGENT_DATA, then into data.",
+        role="machine",
     )
 
     def epoch_length(self, task: Task) -> int:

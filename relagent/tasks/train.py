@@ -64,9 +64,6 @@ class DivergenceError(RelagentError):
         )
 
 
-MAY_CHANGE = ("updates", "epochs", "checkpoint_minutes", "data", "device", "threads")
-
-
 def train(
     config: TaskConfig, path: Path | None = None, stop: Callable[[], bool] | None = None
 ) -> bool:
@@ -110,7 +107,7 @@ def resume(
         RelagentError: see :func:`train`.
     """
     run_config = read_task_config(RunDirectory.open(path))
-    config = config_for_resume(run_config, changes or {}, MAY_CHANGE)
+    config = config_for_resume(run_config, changes or {})
     training = Training(config)
     where = provenance(device=str(training.device), backend=None)
     with RunDirectory.open_for_resume(path) as run:

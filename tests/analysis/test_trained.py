@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,13 @@ def test_a_run_of_other_settings_is_not_taken(
         assert main_guard(lambda: figures.main([*words, "--learning-rate", "0.5"])) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "choose another --runs" in message
+
+
+def test_how_often_a_run_was_saved_does_not_matter(runs: Path) -> None:
+    config = TrainedConfig(T=5, updates=4, hidden_size=4).settings("copy", "lstm", 7)
+    first = trained(config, runs, lambda: False)
+    other = replace(config, checkpoint_minutes=9.0, threads=2)
+    assert trained(other, runs, lambda: False).updates == first.updates
 
 
 def test_a_stopped_training_goes_on(tmp_path: Path) -> None:

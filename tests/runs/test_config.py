@@ -17,6 +17,8 @@ from relagent.runs.config import (
     add_arguments,
     from_arguments,
     from_json,
+    given_arguments,
+    names_of,
     option,
     to_json,
 )
@@ -25,10 +27,10 @@ from relagent.runs.config import (
 @dataclass(frozen=True)
 class Example(Config):
     env: str = option(help="Environment, 100% of it.")
-    total_steps: int = option(5_000_000, "Steps.", flag="--steps")
+    total_steps: int = option(5_000_000, "Steps.", flag="--steps", role="budget")
     learning_rate: float = option(5e-4, "Step size.")
     memory: Literal["rel", "mem"] = option("rel", "Memory.")
-    combine: str | None = option(None, "How.", choices=("sum", "mean"))
+    combine: Literal["sum", "mean"] | None = option(None, "How.")
     use_film: bool = option(True, "Condition on the text.")
     rho: int | None = option(5, "Relevant states; none for no limit.")
     sizes: tuple[int, ...] = option((5, 6), "Sizes.")
@@ -40,10 +42,10 @@ class Example(Config):
             raise ConfigError("total_steps", self.total_steps, "it must be at least 1")
 
 
-def parse(*words: str, base: Example | None = None) -> Example:
+def parse(*words: str) -> Example:
     parser = argparse.ArgumentParser(prog="x")
     add_arguments(parser, Example)
-    return from_arguments(Example, parser.parse_args(words), base)
+    return from_arguments(Example, parser.parse_args(words))
 
 
 def test_the_command_line_gives_the_configuration() -> None:
@@ -56,11 +58,13 @@ def test_the_command_line_gives_the_configuration() -> None:
     assert parse("--env", "A", "--parts", "none").parts is None
 
 
-def test_a_base_holds_where_no_flag_was_given() -> None:
-    base = Example("A", 7, memory="mem")
-    assert parse(base=base) == base
-    # A flag that repeats the default is still what the user asked for.
-    assert parse("--memory", "rel", base=base) == Example("A", 7)
+def test_what_the_command_line_names_is_as_the_fields_hold_it() -> None:
+    """So a word that repeats a run's setting is no change when that is resumed."""
+    parser = argparse.ArgumentParser(prog="x")
+    add_arguments(parser, Example)
+    words = ["--memory", "rel", "--sizes", "8", "--parts", "none"]
+    given = given_arguments(Example, parser.parse_args(words))
+    assert given == {"memory": "rel", "sizes": (8,), "parts": None}
 
 
 def test_what_is_needed_and_missing_is_said() -> None:
@@ -165,6 +169,11 @@ def test_json_with_other_keys() -> None:
         from_json(Example, {k: v for k, v in good.items() if k not in ("env", "rho")})
     with pytest.raises(ConfigKeyError, match="JSON object, not a list"):
         from_json(Example, [])
+
+
+def test_names_by_role() -> None:
+    assert names_of(Example, "budget", "machine") == ("total_steps",)
+    assert names_of(Example, "result")[:2] == ("env", "learning_rate")
 
 
 def test_a_field_that_cannot_be_a_setting() -> None:

@@ -7,18 +7,26 @@ from dataclasses import dataclass
 import torch
 
 from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
-from relagent.runs.config import Config, ConfigError, add_arguments, from_arguments, option
+from relagent.runs.config import (
+    Config,
+    ConfigError,
+    add_arguments,
+    from_arguments,
+    given_arguments,
+    option,
+)
 from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import pack, unpack
 from relagent.runs.provenance import provenance
 from relagent.runs.random_states import random_states, restore_random_states, seed_everything
+from relagent.runs.resuming import config_for_resume
 
 
 @dataclass(frozen=True)
 class ToyConfig(Config):
     steps: int = option(50, "Steps.")
     seed: int = option(0, "Seed.")
-    pause: float = option(0.0, "Seconds that a step takes.")
+    pause: float = option(0.0, "Seconds that a step takes.", role="machine")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,7 +42,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.resume:
         run = RunDirectory.open_for_resume(arguments.resume)
-        config = from_arguments(ToyConfig, arguments, run.read_config(ToyConfig))
+        given = given_arguments(ToyConfig, arguments)
+        config = config_for_resume(run.read_config(ToyConfig), given)
     else:
         config = from_arguments(ToyConfig, arguments)
         run = RunDirectory.create(arguments.run_dir, config, provenance())

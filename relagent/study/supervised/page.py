@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from relagent.runs.config import names_of
 from relagent.study.supervised.grid import GRIDS
 from relagent.study.supervised.peak import LIMIT, Peaks
 from relagent.study.supervised.tables import (
@@ -16,6 +17,7 @@ from relagent.study.supervised.tables import (
 from relagent.study.supervised.view import LOOKS, TITLES, View, planned, title, variant_title
 from relagent.study.words import commits, listed, machines, untold_sessions, versions
 from relagent.table import NOTHING, markdown
+from relagent.tasks.defaults import TASKS
 
 WHAT = {
     "copy": """\
@@ -237,8 +239,8 @@ that of the tensors there. Of a run that was resumed, it is that of its last par
 
 
 def _settings(view: View) -> str:
-    skipped = {*SETTINGS, "task", "memory", "seed", "device", "threads", "checkpoint_minutes"}
-    skipped |= {"log_every", "T", "updates", "epochs"}
+    elsewhere = names_of(TASKS[view.study], "budget", "machine")
+    skipped = {*SETTINGS, *elsewhere, "task", "memory", "seed", "log_every", "T"}
     common = [
         [f"`{name}`", listed(json.dumps(run.config[name]) for run in view.results)]
         for name in view.results[0].config

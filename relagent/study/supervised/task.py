@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from relagent.runs.config import from_json, to_json
+from relagent.runs.config import from_json, names_of, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.study.supervised.grid import (
     FIRST,
@@ -21,9 +21,6 @@ from relagent.study.task import Task, TaskConflictError, check_settings
 from relagent.tasks.config import DatasetConfig, GeneratedConfig, TaskConfig
 from relagent.tasks.defaults import TASKS
 from relagent.tasks.run import read_outcome, read_task_config
-
-# What may differ between two tries of one task: how long, where and from where it is computed.
-_MAY_DIFFER = ("updates", "epochs", "device", "threads", "checkpoint_minutes", "data")
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,8 @@ class SupervisedTask(Task):
         _ = self.total  # data that are not there are missed now
 
     def _check(self, path: Path, known: Mapping[str, Any]) -> None:
-        check_settings(path, known, to_json(self.config), _MAY_DIFFER)
+        may_differ = names_of(type(self.config), "budget", "machine")
+        check_settings(path, known, to_json(self.config), may_differ)
 
     def do(self, stop: Callable[[], bool]) -> bool:
         """See :meth:`Task.do`."""
@@ -219,7 +217,7 @@ def task_words(config: TaskConfig) -> list[str]:
     words = ["python", "-m", "relagent.tasks", config.task, "--memory", config.memory]
     plain = to_json(default_config(config.task, config.memory))
     for name, value in to_json(config).items():
-        if name in ("task", "memory", "data", "device", "threads", "checkpoint_minutes"):
+        if name in ("task", "memory", *names_of(type(config), "machine")):
             continue
         if value != plain[name] or (value is not None and name in _ALWAYS_SAID):
             flag = "--T" if name == "T" else "--" + name.replace("_", "-")

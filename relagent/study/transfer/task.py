@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from relagent.envs import PAIRS, Pair
 from relagent.rl.train import TrainConfig
-from relagent.runs.config import to_json
+from relagent.runs.config import names_of, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.study.task import Task, TaskError, check_settings
 from relagent.study.transfer.protocol import Protocol, protocol_from_json
@@ -18,7 +18,7 @@ from relagent.study.transfer.results import read_result
 ACTIONS = ("sampled", "greedy")
 
 # What may differ between two tries of one task: where it is computed.
-_ANYWHERE = ("device", "threads")
+_ANYWHERE = names_of(TrainConfig, "machine")
 
 
 @dataclass(frozen=True)
