@@ -5,7 +5,8 @@
 - :mod:`~relagent.tasks`: long sequences for the same memories.
 - :mod:`~relagent.analysis`: how gradients travel through them.
 - :mod:`~relagent.runs`: what a training leaves on disk; :mod:`~relagent.study`: many of them.
-- :mod:`~relagent.errors`: what a user can cause; :mod:`~relagent.table`: tables as texts.
+- :mod:`~relagent.errors`: what a user can cause; :mod:`~relagent.table`: tables as texts;
+  :mod:`~relagent.picture`: what pictures share.
 """
 
 import os

@@ -16,8 +16,9 @@ from relagent.analysis.attention_map import attention_matrix, darkest, draw_atte
 from relagent.analysis.episode import Episode
 from relagent.analysis.findings import Findings, Profile
 from relagent.analysis.measures import Paths
+from relagent.picture import COLOURS
 
-TOTAL, RECURRENCE, SHARE = "#0072B2", "#D55E00", "#009E73"
+TOTAL, RECURRENCE, SHARE, *_ = COLOURS
 SHOWN_STEPS = 5
 
 

@@ -13,9 +13,9 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from relagent.analysis import decay, sparse
-from relagent.analysis.report import png
 from relagent.analysis.trained import StoppedError
 from relagent.analysis.trained_figures import TRAINED_FIGURES
+from relagent.picture import png
 from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
 from relagent.runs.config import add_arguments, from_arguments, to_json
 from relagent.runs.files import write_atomically
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)  # where it cannot be, nothing is computed
     files: dict[str, bytes] = {}
     if name in FIGURES:
-        files[f"{name}.png"] = png(FIGURES[name]())
+        files[f"{name}.png"] = png(FIGURES[name](), dpi=110)
     else:
         kind, draw = TRAINED_FIGURES[name]
         config = from_arguments(kind, arguments)
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except StoppedError as error:
                 print(error, file=sys.stderr)
                 return stop.exit_code
-        files[f"{name}.png"] = png(figure)
+        files[f"{name}.png"] = png(figure, dpi=110)
         # Where runs and figures are kept has no part in them.
         settings = {key: value for key, value in to_json(config).items() if key != "runs"}
         record = {

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from relagent.analysis.findings import Findings, see
 from relagent.analysis.measures import attends
 from relagent.analysis.sequences import take_sequences
 from relagent.analysis.symbols import symbol_states
+from relagent.picture import png
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.runs.config import Config, ConfigError, option, to_json
 from relagent.runs.directory import RunDamagedError, RunDirectory, RunWriteError
@@ -105,7 +105,7 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
         "provenance": provenance(),
     }
     files = {"analysis.json": json.dumps(numbers, indent=2).encode() + b"\n"}
-    files |= {name: png(figure) for name, figure in page.figures.items()}
+    files |= {name: png(figure, dpi=110) for name, figure in page.figures.items()}
     files["analysis.md"] = _markdown(page, found).encode()  # last: it names the rest
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,13 +114,6 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
     except OSError as error:
         raise RunWriteError(folder, reason(error)) from error
     return folder / "analysis.md"
-
-
-def png(figure: Figure, dpi: int = 110) -> bytes:
-    """Return a figure as a PNG; without the version in it, the same figure is the same file."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
-    return content.getvalue()
 
 
 def _is_agent(run: Path) -> bool:

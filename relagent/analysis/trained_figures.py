@@ -30,7 +30,7 @@ from relagent.analysis.trained import (
     run_of,
     untrained,
 )
-from relagent.rl.figure import COLOURS
+from relagent.picture import COLOURS
 from relagent.runs.config import ConfigError, option
 from relagent.tasks.config import Nonlinearity, TaskConfig
 from relagent.tasks.run import LoadedModel

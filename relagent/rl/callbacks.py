@@ -13,6 +13,7 @@ from stable_baselines3.common.logger import Figure as LoggedFigure
 from stable_baselines3.common.utils import safe_mean
 
 from relagent.analysis.attention_map import attention_matrix, draw_attention, one_episode
+from relagent.analysis.measures import attended_age, attention_entropy
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.base import Attention
 from relagent.memories.relevancy import RelevancyMemory
@@ -123,14 +124,12 @@ def attention_statistics(look: Attention, rho: int | None) -> dict[str, float]:
         a relevant set ``relevant_age`` (mean age of its members) and ``relevant_turnover`` (members
         replaced per step).
     """
-    weights, ages = look.weights, look.ages
-    entropy = -torch.special.xlogy(weights, weights).sum(dim=-1)
     statistics = {
-        "attention_entropy": entropy.mean().item(),
-        "attended_age": (weights * ages.clamp(min=0)).sum(dim=-1).mean().item(),
+        "attention_entropy": attention_entropy(look).mean().item(),
+        "attended_age": attended_age(look).mean().item(),
     }
     if rho:
-        members = ages[..., :rho]
+        members = look.ages[..., :rho]
         present = members >= 0
         if present.any():
             statistics["relevant_age"] = members[present].double().mean().item()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from relagent.picture import COLOURS, png
 from relagent.rl.report import LEVEL, short_name
 
 if TYPE_CHECKING:
     from relagent.rl.report import Row
-
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def transfer_figure(rows: Sequence[Row]) -> bytes:
@@ -44,9 +41,7 @@ def transfer_figure(rows: Sequence[Row]) -> bytes:
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
     )
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    return content.getvalue()
+    return png(figure, dpi=150)
 
 
 def _draw(axis: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from rich.table import Table
 from relagent.errors import RelagentError
 from relagent.runs.directory import RunWriteError
 from relagent.runs.files import reason, write_atomically
-from relagent.table import NOTHING, markdown
+from relagent.table import NOTHING, csv_text, markdown
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -300,11 +298,7 @@ class Report:
 
     def to_csv(self) -> str:
         """One line a row, all numbers in full."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0].numbers()), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.numbers() for row in self.rows)
-        return text.getvalue()
+        return csv_text([row.numbers() for row in self.rows])
 
     def to_markdown(self) -> str:
         """The table that :meth:`print` shows."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+
+from relagent.picture import png
 
 GREY = "0.92"
 
@@ -67,11 +68,3 @@ def tidy(axes: Any) -> None:
     """A light grid, and no box."""
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def png(figure: Figure) -> bytes:
-    """The figure's bytes."""
-    content = io.BytesIO()
-    # Without the version of matplotlib, the same numbers give the same bytes.
-    figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
-    return content.getvalue()

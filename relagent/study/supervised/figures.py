@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from relagent.study.draw import draw_table, legend, png, tidy
+from relagent.picture import png
+from relagent.study.draw import draw_table, legend, tidy
 from relagent.study.supervised.result import SupervisedResult
 from relagent.study.supervised.tables import main_table
 from relagent.study.supervised.view import LOOKS, View, variant_title

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from relagent.study.supervised.page import page
 from relagent.study.supervised.result import SupervisedResult
 from relagent.study.supervised.tables import main_table, number_rows
 from relagent.study.supervised.view import View
-from relagent.table import markdown
+from relagent.table import csv_text, markdown
 
 
 def contents(results: Sequence[SupervisedResult], folder: Path) -> dict[str, bytes]:
@@ -25,7 +23,7 @@ def contents(results: Sequence[SupervisedResult], folder: Path) -> dict[str, byt
     view = View(results)
     files = {
         f"{view.study}.md": markdown(*main_table(view)).encode(),
-        f"{view.study}.csv": _csv(view).encode(),
+        f"{view.study}.csv": csv_text(number_rows(view)).encode(),
         f"{view.study}.png": figures.table_figure(view),
         "curves.png": figures.curves_figure(view),
     }
@@ -33,13 +31,3 @@ def contents(results: Sequence[SupervisedResult], folder: Path) -> dict[str, byt
         files["transfer.png"] = figures.transfer_figure(view)
     files["README.md"] = page(view, peak.read(folder / peak.FILE)).encode()
     return files
-
-
-def _csv(view: View) -> str:
-    rows = number_rows(view)
-    text = io.StringIO()
-    names = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(text, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

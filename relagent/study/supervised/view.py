@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from relagent.picture import COLOURS
 from relagent.study.report import ReportError
 from relagent.study.supervised.grid import GRIDS
 from relagent.study.supervised.result import SupervisedResult
@@ -21,21 +22,22 @@ class Look(NamedTuple):
     style: str = "-"
 
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart. A memory of all states has
-# the colour of the one of few, and is dashed.
+_BLUE, _ORANGE, _GREEN, _PINK, _YELLOW, _SKY, _BLACK = COLOURS
+
+# A memory of all states has the colour of the one of few, and is dashed.
 LOOKS = {
-    "rel-rnn": Look("RelRNN", "#0072B2"),
-    "rel": Look("RelLSTM", "#D55E00"),
-    "mem-rnn": Look("MemRNN", "#0072B2", "--"),
-    "mem": Look("MemLSTM", "#D55E00", "--"),
-    "lstm": Look("LSTM", "#009E73"),
-    "orth-rnn": Look("orth-RNN", "#CC79A7"),
-    "exp-rnn": Look("expRNN", "#E69F00"),
-    "goru": Look("GORU", "#56B4E9"),
-    "sab": Look("SAB", "#000000"),
-    "gru": Look("GRU", "#009E73", "--"),
-    "rnn": Look("RNN", "#CC79A7", "--"),
-    "none": Look("no memory", "#000000", ":"),
+    "rel-rnn": Look("RelRNN", _BLUE),
+    "rel": Look("RelLSTM", _ORANGE),
+    "mem-rnn": Look("MemRNN", _BLUE, "--"),
+    "mem": Look("MemLSTM", _ORANGE, "--"),
+    "lstm": Look("LSTM", _GREEN),
+    "orth-rnn": Look("orth-RNN", _PINK),
+    "exp-rnn": Look("expRNN", _YELLOW),
+    "goru": Look("GORU", _SKY),
+    "sab": Look("SAB", _BLACK),
+    "gru": Look("GRU", _GREEN, "--"),
+    "rnn": Look("RNN", _PINK, "--"),
+    "none": Look("no memory", _BLACK, ":"),
 }
 
 TITLES = {

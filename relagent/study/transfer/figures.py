@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from relagent.envs import Pair
-from relagent.rl.figure import COLOURS
+from relagent.picture import COLOURS, png
 from relagent.rl.report import short_name
-from relagent.study.draw import draw_table, legend, png, tidy
+from relagent.study.draw import draw_table, legend, tidy
 from relagent.study.transfer.aggregate import Estimate, estimate_profile
 from relagent.study.transfer.tables import table_rows
 from relagent.study.transfer.view import ROLES, TITLES, View, paper_numbers, size_of, title

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 from relagent.study.transfer import figures
@@ -11,7 +9,7 @@ from relagent.study.transfer.page import page
 from relagent.study.transfer.results import RunResult
 from relagent.study.transfer.tables import table_rows
 from relagent.study.transfer.view import View
-from relagent.table import markdown
+from relagent.table import csv_text, markdown
 
 
 def contents(results: Sequence[RunResult]) -> dict[str, bytes]:
@@ -19,7 +17,7 @@ def contents(results: Sequence[RunResult]) -> dict[str, bytes]:
     view = View(results)
     files: dict[str, bytes] = {
         "table4.md": _markdown(view).encode(),
-        "table4.csv": _csv(view).encode(),
+        "table4.csv": csv_text(view.rows()).encode(),
         "README.md": page(view).encode(),
     }
     if view.aggregates:
@@ -39,12 +37,3 @@ def _markdown(view: View) -> str:
         f"## Protocol *{protocol}*\n\n{markdown(*table_rows(view, protocol))}"
         for protocol in view.protocols
     )
-
-
-def _csv(view: View) -> str:
-    rows = view.rows()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

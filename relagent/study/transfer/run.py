@@ -99,7 +99,7 @@ def _play(task: TransferTask, loaded: LoadedPolicy, stop: Callable[[], bool]) ->
                 raise _Stopped
             (episodes,) = play_all(
                 [job],
-                precision=task.precision,  # type: ignore[arg-type]  # checked on the command line
+                precision=task.precision,
                 on_result=poll,
             )
         except _Stopped:

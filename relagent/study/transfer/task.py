@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from relagent.envs import PAIRS, Pair
+from relagent.rl.play import Precision
 from relagent.rl.train import TrainConfig
 from relagent.runs.config import names_of, to_json
 from relagent.runs.directory import RunDirectory
@@ -51,7 +52,7 @@ class TransferTask(Task):
     results: Path = Path("results/table4")
     steps: int | None = None
     episodes: int = 1000
-    precision: str = "float64"
+    precision: Precision = "float64"
     device: str = "cpu"
 
     @property
