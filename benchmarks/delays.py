@@ -32,13 +32,13 @@ from relagent.analysis.measures import gradient_paths
 from relagent.envs.cue import DELAYS
 from relagent.errors import RelagentError
 from relagent.memories import MEMORIES
-from relagent.rl.figure import COLOURS
+from relagent.picture import COLOURS, png
 from relagent.rl.train import TrainConfig, make_model, resume, train
 from relagent.runs.cli import ArgumentParser, GracefulStop, count, main_guard
 from relagent.runs.config import to_json
 from relagent.runs.directory import RunDirectory
 from relagent.runs.files import read_or_empty, write_atomically
-from relagent.study.draw import legend, png, tidy
+from relagent.study.draw import legend, tidy
 from relagent.study.work import train_from_wherever, training_provenance
 from relagent.table import NOTHING, markdown
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relagent.memories.kernels.native import entry, over_rows
+from relagent.memories.kernels.native import VERSION, entry, over_rows
 
 
 def winners(tables: list[Tensor], rows: list[Tensor]) -> Tensor:
@@ -36,6 +36,7 @@ def _search(
     both: bool,
     best: Any,
     won: Any,
+    version: int = VERSION,
 ) -> None:
     for u in range(begin, end):
         best[u] = -np.inf

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import (
     FloatSchedule,
     explained_variance,
@@ -310,7 +310,7 @@ class MemoryPPO(MemoryAlgorithm):
 
     def set_parameters(
         self,
-        load_path_or_dict: str | Path | TensorDict,
+        load_path_or_dict: str | Path | dict[str, Any],
         exact_match: bool = True,
         device: torch.device | str = "auto",
     ) -> None:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from relagent.analysis.episode import choice_gradients, play_episode
 from relagent.analysis.gradients import gradient_norms
@@ -29,6 +30,7 @@ def policy(agent_run: Callable[[str], Path]) -> MemoryPolicy:
 @pytest.mark.parametrize("greedy", [False, True])
 def test_plays_the_evaluation_episodes(policy: MemoryPolicy, greedy: bool) -> None:
     expected = play(policy, WORLD, 3, deterministic=greedy)
+    assert expected.successes is not None
     for number in range(3):
         episode = play_episode(policy, WORLD, number, greedy=greedy)
         assert len(episode.actions) == expected.lengths[number]
@@ -58,9 +60,11 @@ def test_gradients_of_choices_are_those_of_the_loss(policy: MemoryPolicy) -> Non
     steps, norms = choice_gradients(episode, rows=length)
     assert steps == list(range(length))
     for step in (0, length // 2, length - 1):
-        expected = gradient_norms(
-            memory, x, lambda y, step=step: episode.log_probabilities(y)[step]
-        )[: step + 1, 0]
+
+        def log_probability(y: Tensor, step: int = step) -> Tensor:
+            return episode.log_probabilities(y)[step]
+
+        expected = gradient_norms(memory, x, log_probability)[: step + 1, 0]
         np.testing.assert_allclose(norms[step, : step + 1], expected.numpy(), rtol=1e-10)
         assert np.isnan(norms[step, step + 1 :]).all()
     last = gradient_norms(memory, x, episode.last_choice)[:, 0]
@@ -94,7 +98,7 @@ def test_a_world_without_a_time_limit_is_cut_off() -> None:
 
 
 def test_a_world_that_observes_parts_of_its_own() -> None:
-    def timed() -> gym.Env[Any, Any]:
+    def timed(**_: Any) -> gym.Env[Any, Any]:
         return gym.wrappers.TimeAwareObservation(gym.make("CartPole-v1"), flatten=False)
 
     name = "relagent-timed-v0"

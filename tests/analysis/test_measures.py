@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_recurrence_alone_is_the_product_of_its_jacobians() -> None:
     x = sequence(1)[:, :1]
     with torch.no_grad():
         s, _, _ = memory.trace(x, memory.initial_state(1))
-    cell = memory.cell
+    cell: Any = memory.cell
     before = torch.cat([torch.zeros_like(s[:1]), s[:-1]])[:, 0]
     a = x[:, 0] @ cell.input_weight.T + before @ cell.recurrent_weight.T + cell.bias
     steps = (1 - a.tanh().square())[:, :, None] * cell.recurrent_weight  # ∂h_t/∂s_{t-1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from relagent.tasks.copy import LENGTH, Copy
 T = 20
 
 
-def sequences(memory: Memory, count: int = 6) -> Sequences:
+def sequences(memory: Memory[Any], count: int = 6) -> Sequences:
     torch.manual_seed(1)
     head = nn.Linear(memory.hidden_size, Copy.n_classes)
     batch = Copy(T, 1).batch(torch.Generator().manual_seed(2), count)

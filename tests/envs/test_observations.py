@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
-from minigrid.envs import EmptyEnv
+from minigrid.envs.empty import EmptyEnv
 from minigrid.wrappers import ImgObsWrapper
 from stable_baselines3.common.preprocessing import is_image_space
 

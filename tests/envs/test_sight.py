@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -24,7 +24,7 @@ class Shown(VecEnvWrapper):
     def reset(self) -> VecEnvObs:
         """See ``VecEnv``."""
         self.observations: Any = self.venv.reset()
-        return self.observations  # type: ignore[no-any-return]
+        return self.observations
 
     def step_wait(self) -> VecEnvStepReturn:
         """See ``VecEnv``."""
@@ -151,7 +151,7 @@ def test_worlds_and_impairments_can_be_replayed() -> None:
 @pytest.mark.parametrize("impairment", Impairments._fields)
 def test_a_share_is_a_probability(impairment: str, share: float) -> None:
     with pytest.raises(SightError, match="use 0 to 1"):
-        worlds(**{impairment: share})
+        worlds(**cast(Any, {impairment: share}))
 
 
 def test_without_a_view_there_is_nothing_to_cut() -> None:

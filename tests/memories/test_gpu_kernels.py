@@ -159,7 +159,7 @@ def test_ties_are_broken_as_in_the_definition(triton_on_the_cpu: None, silent: s
     memory = Case("rel", {"nu": 2, "rho": 3}).make(16)
     with torch.no_grad():
         if silent == "energies":
-            memory.attention.energy_weight.zero_()  # type: ignore[union-attr,operator]  # a module
+            memory.attention.energy_weight.zero_()  # type: ignore[operator]  # a module
         else:
             for parameter in memory.parameters():
                 parameter.zero_()
@@ -205,7 +205,7 @@ def test_a_second_backward_pass_repeats_the_first(triton_on_the_cpu: None) -> No
 def test_no_thread_touches_what_another_writes(
     triton_on_the_cpu: None, monkeypatch: pytest.MonkeyPatch, name: str, n: int
 ) -> None:
-    options = {"nonlinearity": "modrelu"} if name.endswith("rnn") else {}
+    options: dict[str, Any] = {"nonlinearity": "modrelu"} if name.endswith("rnn") else {}
     options |= {"nu": 3, "rho": 2} if name.startswith("rel") else {}
     memory = Case(name, options).make(n)
     x, state, starts = problem(memory, steps=2, rows=17, before=5, chance=0.2)
@@ -245,7 +245,7 @@ def test_a_kernel_compiles_for_a_gpu(
         "given": triton_recurrent.Given("*u8", "*i32", "*i32", vector),
         "weights": triton_recurrent.Matrices(*[vector] * 4),
         "scratch": triton_recurrent.Scratch(vector, vector),
-        "trail": records.Trail(*[vector] * 5, "*i32", "*i32", vector),
+        "trail": records.Trail(*(vector,) * 5, "*i32", "*i32", vector),
         "gradients": records.Gradients(*[vector] * 7),
         **dict.fromkeys(["scores", "energies", "y", "d_y"], vector),
         **dict.fromkeys(["T", "B", "L", "WIDTH"], "i32"),

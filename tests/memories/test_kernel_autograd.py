@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any, cast
 
 import pytest
 import torch
@@ -50,9 +51,10 @@ def test_no_second_derivative_is_silently_zero(name: str) -> None:
         y, _ = memory.unroll(x, memory.initial_state(2))
         y = scale * y
         (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-        return y.sum() + gradient.norm()
+        return cast(Tensor, y.sum() + gradient.norm())
 
-    for asked in ([x], [scale], [*memory.parameters()], *([p] for p in memory.parameters())):
+    parameters: list[Tensor] = [*memory.parameters()]
+    for asked in ([x], [scale], parameters, *([p] for p in parameters)):
         with pytest.raises(SecondDerivativeError):
             torch.autograd.grad(penalised(), asked, allow_unused=True)
         with kernels.disable():
@@ -98,7 +100,12 @@ def test_a_replaced_method_is_called(name: str, monkeypatch: pytest.MonkeyPatch)
     memory = double(name)
     x, state, starts = problem(memory, steps=3, rows=2, before=2, chance=0.2)
     reset, seen = memory.reset, []
-    monkeypatch.setattr(memory, "reset", lambda *arguments: seen.append(1) or reset(*arguments))
+
+    def counted(*arguments: Any) -> Any:
+        seen.append(1)
+        return reset(*arguments)
+
+    monkeypatch.setattr(memory, "reset", counted)
     memory.unroll(x, state, starts)
     assert len(seen) == 3
 

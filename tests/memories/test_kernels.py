@@ -8,7 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ def test_ties_are_broken_as_in_the_definition(dtype: torch.dtype, silent: str, r
     memory = make_memory("rel", 2, 16, nu=2, rho=rho).to(dtype)
     with torch.no_grad():
         if silent == "energies":
-            memory.attention.energy_weight.zero_()  # type: ignore[union-attr,operator]  # a module
+            memory.attention.energy_weight.zero_()  # type: ignore[operator]  # a module
         if silent == "all":
             for parameter in memory.parameters():
                 parameter.zero_()
@@ -198,7 +198,7 @@ def test_where_the_kernel_does_not_apply_the_definition_runs(
     seen: list[int] = []
     for name in ("lstm", "rel", "mem"):
         memory = make_memory(name, 2, 8)
-        memory.cell.register_forward_hook(lambda *_: seen.append(1))  # type: ignore[union-attr]  # a cell
+        memory.cell.register_forward_hook(lambda *_: seen.append(1))
         memory.unroll(torch.randn(3, 2, 2), memory.initial_state(2))
     assert len(seen) == 9
 
@@ -301,7 +301,7 @@ def test_a_promise_of_constant_weights_changes_nothing(name: str, n: int) -> Non
 
     def step(memory: Memory[Any]) -> Tensor:
         with torch.no_grad():
-            return cast(Tensor, memory.unroll(x, memory.initial_state(3))[0])
+            return memory.unroll(x, memory.initial_state(3))[0]
 
     expected = [step(memory) for memory in memories]
     known: dict[Any, Any] = {}
@@ -365,7 +365,12 @@ def test_what_a_kernel_would_need_is_not_made_where_it_does_not_pay(
     backend: Any = SimpleNamespace(pays=lambda plan, steps, n: False)
     made = []
     product = memory.recurrent_matrix
-    monkeypatch.setattr(memory, "recurrent_matrix", lambda: made.append(1) or product())
+
+    def counted() -> Any:
+        made.append(1)
+        return product()
+
+    monkeypatch.setattr(memory, "recurrent_matrix", counted)
     x, state, starts = problem(memory, steps=2, rows=3, before=0, chance=0.2)
     expected, _ = memory.unroll_definition(x, state, starts)
     by_definition = len(made)

@@ -81,7 +81,8 @@ def test_a_size_below_1_is_named(name: str, sizes: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", MEMORIES)
 def test_sizes_of_numpy_will_do(name: str) -> None:
-    memory = make_memory(name, np.int64(3), np.int32(16))
+    sizes: Any = (np.int64(3), np.int32(16))
+    memory = make_memory(name, *sizes)
     assert (memory.input_size, memory.hidden_size) == (3, 16)
     memory.unroll(torch.zeros(2, 1, 3), memory.initial_state(1))
 

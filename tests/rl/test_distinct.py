@@ -82,7 +82,8 @@ def test_rows_are_numbered_as_they_come(batches: list[list[list[int]]]) -> None:
 
 @given(BATCHES)
 def test_a_row_is_computed_once_over_all_batches(batches: list[list[list[int]]]) -> None:
-    memo, computed = RowMemo(), []
+    memo = RowMemo()
+    computed: list[tuple[int, ...]] = []
     for batch in batches:
         rows = torch.tensor(batch, dtype=torch.uint8)
 

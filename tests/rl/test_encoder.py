@@ -100,7 +100,7 @@ def test_numbered_observations_are_encoded_as_any_others(
     encode, known = encoder(parts), KnownGrids()
     everything = views(sum(sizes), 5, parts, seed)
     expected = encode(everything)
-    numbered = []
+    numbered: list[dict[str, Tensor]] = []
     for n in sizes:
         done = sum(len(batch["grid"]) for batch in numbered)
         batch = {part: values[done : done + n] for part, values in everything.items()}

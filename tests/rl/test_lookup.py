@@ -71,4 +71,4 @@ def test_function_transforms_see_through_it() -> None:
     found = torch.func.grad(lambda leaf: lookup_max([leaf], [rows]).sum())(table)
     leaf = table.clone().requires_grad_()
     lookup_max([leaf], [rows]).sum().backward()
-    assert torch.equal(found, leaf.grad)
+    assert leaf.grad is not None and torch.equal(found, leaf.grad)

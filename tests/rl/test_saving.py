@@ -73,9 +73,10 @@ def test_a_file_that_is_open_is_refused(tmp_path: Path) -> None:
     model = small_model(toys(), "rel")
     model.save(tmp_path / "model")
     with (tmp_path / "model.safetensors").open("rb") as file:
-        for take in (MemoryPPO.load, model.set_parameters):
+        takers: list[Any] = [MemoryPPO.load, model.set_parameters]
+        for take in takers:
             with pytest.raises(ModelOptionError, match="pass a path"):
-                take(file)  # type: ignore[operator]
+                take(file)
 
 
 class Parts(gym.Env[Any, Any]):
@@ -92,12 +93,15 @@ class Parts(gym.Env[Any, Any]):
 
 
 def test_the_parts_of_an_observation_keep_their_order(tmp_path: Path) -> None:
-    parts = {"z": spaces.Box(-1, 1, (3,)), "a": spaces.Box(-1, 1, (2,))}
+    parts: dict[str, spaces.Space[Any]] = {
+        "z": spaces.Box(-1, 1, (3,)),
+        "a": spaces.Box(-1, 1, (2,)),
+    }
     ordered, by_name = spaces.Dict(list(parts.items())), spaces.Dict(parts)
     assert list(ordered) == ["z", "a"] and list(by_name) == ["a", "z"]
     model = MemoryPPO("NoMemoryPolicy", DummyVecEnv([lambda: Parts(ordered)]))
     model.save(tmp_path / "model")
-    observation = {name: torch.rand(1, *part.shape) for name, part in parts.items()}
+    observation = {name: torch.rand(1, *(part.shape or ())) for name, part in parts.items()}
 
     def logits(of: MemoryPPO) -> Tensor:
         starts = torch.ones(1, dtype=torch.bool)

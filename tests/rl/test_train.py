@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from minigrid.envs import EmptyEnv
+from minigrid.envs.empty import EmptyEnv
 from rich.progress import Progress
 
 from relagent.envs import ObservationPartsError, UnknownEnvironmentError, UnsupportedSpaceError
@@ -43,7 +43,7 @@ class Pictures(gym.Env[Any, Any]):
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
-    gym.register("relagent-pictures-v0", entry_point=Pictures, max_episode_steps=5)
+    gym.register("relagent-pictures-v0", entry_point=lambda **_: Pictures(), max_episode_steps=5)
     return "relagent-pictures-v0"
 
 

@@ -64,7 +64,22 @@ def _tile(rows: int, vectors: int) -> Callable[..., Any]:
 def _tile_code(
     rows: int, vectors: int, context: Any, builder: Any, signature: Any, args: Any
 ) -> Any:
-    """Write the tile in LLVM's language: load the accumulators, one loop over k, store them."""
+    """Write the tile in LLVM's language: load the accumulators, one loop over k, store them.
+
+    In words of Python, where ``vector(x, v)`` are the ``lanes`` elements from ``x[v * lanes]`` on::
+
+        sums = {(r, v): vector(out[r], v) for r in range(rows) for v in range(vectors)}
+        for k in range(depth):
+            weights = [vector(w[k], v) for v in range(vectors)]
+            for r, v in sums:
+                sums[r, v] = fma(a[r, k], weights[v], sums[r, v])
+        for r, v in sums:
+            vector(out[r], v)[:] = sums[r, v]
+
+    A loop in LLVM's language is two blocks: the values that change from turn to turn (k and the
+    sums) enter it through a ``phi`` each, which takes one value from the block before the loop and
+    another from the loop itself.
+    """
 
     def data(array: int) -> Any:
         return context.make_array(signature.args[array])(context, builder, args[array]).data

@@ -30,7 +30,13 @@ def make_task(tmp_path: Path) -> MakeTask:
     """Of copy: 12 updates or a bit more, with an evaluation every 5."""
 
     def make(memory: str = "lstm", folder: str = "", **settings: Any) -> SupervisedTask:
-        small = {"hidden_size": 8, "T": T, "updates": 12, "log_every": 4, "evaluate_every": 5}
+        small: dict[str, Any] = {
+            "hidden_size": 8,
+            "T": T,
+            "updates": 12,
+            "log_every": 4,
+            "evaluate_every": 5,
+        }
         small |= {"evaluation_batches": 2, "device": "cpu"}
         config = default_config("copy", memory, **{**small, **settings})
         where = tmp_path / folder
@@ -48,7 +54,12 @@ def make_ptb(tmp_path: Path) -> MakeTask:
         (data / f"ptb.{name}.txt").write_text(" the cat sat \n" * times)
 
     def make(folder: str = "", **settings: Any) -> SupervisedTask:
-        small = {"hidden_size": 8, "embedding_size": 5, "batch_size": 5, "window": 10}
+        small: dict[str, Any] = {
+            "hidden_size": 8,
+            "embedding_size": 5,
+            "batch_size": 5,
+            "window": 10,
+        }
         small |= {"epochs": 2, "log_every": 2, "data": str(data), "device": "cpu"}
         config = default_config("ptb", "lstm", **{**small, **settings})
         where = tmp_path / folder

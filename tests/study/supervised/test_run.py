@@ -24,6 +24,7 @@ from relagent.study.supervised.view import View
 from relagent.study.task import TaskConflictError, task_to_json
 from relagent.tasks import train as train_module
 from relagent.tasks.base import Score
+from relagent.tasks.evaluate import evaluate
 from relagent.tasks.train import DivergenceError, resume, train
 
 from .conftest import DELAYS, MakeTask
@@ -227,7 +228,7 @@ def test_an_evaluation_without_a_finite_loss_ends_training(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task()
-    evaluate, number = train_module.evaluate, itertools.count(1)
+    number = itertools.count(1)
 
     def ruined(*arguments: Any) -> Score | None:
         score = evaluate(*arguments)

@@ -229,7 +229,9 @@ def test_a_protocol_of_ones_own_is_named_by_its_file(tmp_path: Path) -> None:
     path = tmp_path / "quick.json"
     path.write_text(json.dumps({**load_protocol("ours").to_json(), "seeds": 1}))
     task = TransferTask(load_protocol(str(path)), pair_named("memory"), "rel", 0)
-    words = task_words(task_from_json(json.loads(json.dumps(task_to_json(task)))))
+    back = task_from_json(json.loads(json.dumps(task_to_json(task))))
+    assert isinstance(back, TransferTask)
+    words = task_words(back)
     assert words[words.index("--protocol") + 1] == "quick.json"
     result = synthetic("ours", task.pair, "rel", 0, (0.9, 0.5))
     result = replace(result, protocol="quick", command=tuple(words))

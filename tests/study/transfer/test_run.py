@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from relagent.rl.checkpoint import load_policy
-from relagent.rl.play import play
+from relagent.rl.play import play, play_all
 from relagent.study.task import TaskConflictError, TaskError
 from relagent.study.transfer import run as execute
 from relagent.study.transfer.results import read_result
@@ -88,11 +88,11 @@ def test_played_worlds_are_not_played_again(
     shutil.copytree(done.run, task.run)
     missing = task.games[2]
     played_path(task, *missing).write_text("cut sho")
-    real, jobs = execute.play_all, []
+    jobs: list[tuple[str, str]] = []
 
     def spy(work: Any, **options: Any) -> Any:
         jobs.extend((job.env_id, "greedy" if job.deterministic else "sampled") for job in work)
-        return real(work, **options)
+        return play_all(work, **options)
 
     monkeypatch.setattr(execute, "play_all", spy)
     assert run_task(task, lambda: False)

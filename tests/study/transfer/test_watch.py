@@ -9,7 +9,6 @@ from PIL import Image
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.play import WorldMismatchError, play
 from relagent.rl.train import TrainConfig, train
-from relagent.study.transfer import watch
 from relagent.study.transfer.episode import WatchError, record
 from relagent.study.transfer.task import TransferTask
 from relagent.study.transfer.watch import HEIGHT, WIDTH, film, frame
@@ -49,6 +48,7 @@ def test_it_is_the_episode_that_was_scored(done: TransferTask, greedy: bool) -> 
     policy = load_policy(done.run).policy
     world = done.pair.test_id
     scored = play(policy, world, 2, greedy)
+    assert scored.successes is not None
     for number in range(2):
         moments = record(policy, world, number, greedy=greedy)
         assert len(moments) == scored.lengths[number]
@@ -125,7 +125,7 @@ def test_what_cannot_be_filmed(rel: Path, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "folder.gif").mkdir()
     with pytest.raises(WatchError, match="is a folder"):
         film(rel, out=tmp_path / "folder.gif")
-    monkeypatch.setattr(watch.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(WatchError, match=r"needs ffmpeg.*write a \.gif instead"):
         film(rel, out=tmp_path / "a.mp4")
     with pytest.raises(WorldMismatchError):
