@@ -30,7 +30,7 @@ from relagent.analysis.symbols import symbol_states
 from relagent.picture import png
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.runs.config import Config, ConfigError, option, to_json
-from relagent.runs.directory import RunDamagedError, RunDirectory, RunWriteError
+from relagent.runs.directory import RunDirectory, RunWriteError
 from relagent.runs.files import reason, write_atomically
 from relagent.runs.provenance import provenance
 from relagent.tasks.defaults import TASKS
@@ -117,12 +117,7 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
 
 
 def _is_agent(run: Path) -> bool:
-    path = RunDirectory.open(run).path / "config.json"
-    try:
-        settings = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunDamagedError(path, f"it cannot be read ({error})") from error
-    return isinstance(settings, dict) and str(settings.get("task")) not in TASKS
+    return str(RunDirectory.open(run).read_settings().get("task")) not in TASKS
 
 
 def _task_page(run: Path, config: AnalysisConfig) -> Page:

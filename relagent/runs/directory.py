@@ -161,6 +161,14 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def read_settings(self) -> dict[str, Any]:
+        """The settings as they were written, of whatever kind the run is.
+
+        Raises:
+            RunDamagedError: they cannot be read, or are no JSON object.
+        """
+        return self._read("config.json")
+
     def read_config(self, config_class: type[ConfigT]) -> ConfigT:
         """The settings of the run.
 
@@ -168,7 +176,7 @@ class RunDirectory:
             RunDamagedError: they cannot be read, or are not those of ``config_class``.
         """
         try:
-            return from_json(config_class, self._read("config.json"))
+            return from_json(config_class, self.read_settings())
         except RunDamagedError:
             raise
         except RelagentError as error:

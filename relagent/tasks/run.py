@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,13 +37,10 @@ def read_task_config(run: RunDirectory) -> TaskConfig:
     Raises:
         RunDamagedError: they cannot be read, or are not those of a task.
     """
-    path = run.path / "config.json"
-    try:
-        name = json.loads(path.read_bytes()).get("task")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunDamagedError(path, f"it cannot be read ({error})") from error
-    if str(name) not in TASKS:
-        raise RunDamagedError(path, f"it is of no supervised task ({', '.join(TASKS)})")
+    name = str(run.read_settings().get("task"))
+    if name not in TASKS:
+        known = ", ".join(TASKS)
+        raise RunDamagedError(run.path / "config.json", f"it is of no supervised task ({known})")
     return run.read_config(TASKS[name])
 
 
