@@ -263,6 +263,10 @@ class Memory(nn.Module, ABC, Generic[StateT]):
                 f"equally long, not {sorted(lengths)}: pass what unroll returned"
             )
 
+    @classmethod
+    def check_hidden_size(cls, hidden_size: int) -> None:
+        """Raise MemoryOptionError where a memory of this kind cannot have so many units."""
+
     def zeros(self, *shape: int) -> Tensor:
         """Return zeros on the parameters' device and of their dtype, for :meth:`initial_state`."""
         like = self._like

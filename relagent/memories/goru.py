@@ -71,12 +71,8 @@ class GORU(ProjectedMemory[GORUState]):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
+        self.check_hidden_size(self.hidden_size)
         levels = self.hidden_size.bit_length() - 1
-        if hidden_size != 2**levels:
-            raise MemoryOptionError(
-                f"goru needs a hidden_size that is a power of 2, not {hidden_size}: its rotation "
-                f"is wired like a fast Fourier transform; choose {2**levels} or {2 ** (levels + 1)}"
-            )
         self.input_weight = nn.Parameter(torch.empty(3 * hidden_size, input_size))
         self.gate_weight = nn.Parameter(torch.empty(2 * hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.zeros(2 * hidden_size))
@@ -86,6 +82,16 @@ class GORU(ProjectedMemory[GORUState]):
             nn.init.xavier_uniform_(block)
         nn.init.uniform_(self.angles, -math.pi, math.pi)
         self.bias.data[:hidden_size] = 2.0
+
+    @classmethod
+    def check_hidden_size(cls, hidden_size: int) -> None:
+        """See :meth:`Memory.check_hidden_size`."""
+        levels = hidden_size.bit_length() - 1
+        if hidden_size != 2**levels:
+            raise MemoryOptionError(
+                f"goru needs a hidden_size that is a power of 2, not {hidden_size}: its rotation "
+                f"is wired like a fast Fourier transform; choose {2**levels} or {2 ** (levels + 1)}"
+            )
 
     def initial_state(self, batch: int) -> GORUState:
         """See :meth:`Memory.initial_state`."""

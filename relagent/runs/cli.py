@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -63,6 +64,9 @@ def main_guard(function: Callable[[], int | None]) -> int:
         The exit code: what ``function`` returned (None is 0), 2 after such an error, 130 after an
         interrupt that nobody took.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
     try:
         return function() or 0
     except KeyboardInterrupt:

@@ -60,7 +60,7 @@ def write_part(path: Path, made_with: Mapping[str, Any], score: Mapping[str, Any
     """Keep a score until the task is finished, so that it is not made again."""
     path.parent.mkdir(exist_ok=True)
     content = {"made_with": dict(made_with), "score": dict(score)}
-    write_atomically(path, json.dumps(content).encode())
+    write_atomically(path, json.dumps(content, allow_nan=False).encode())
 
 
 def training_provenance(run: Path) -> dict[str, Any]:

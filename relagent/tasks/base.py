@@ -6,10 +6,12 @@ that would have to be saved, so an interrupted run sees exactly what an uninterr
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from enum import IntEnum
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -116,6 +118,11 @@ class Task(ABC):
             number: of the evaluation; where data are drawn, each draws its own.
         """
 
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells the data apart from others; None where sequences are drawn."""
+        return None
+
     def merit(self, score: Score) -> float:
         """Return what is to be maximised."""
         return -score.loss if self.characters else score.accuracy
@@ -160,6 +167,18 @@ class DatasetTask(Task):
     @abstractmethod
     def epoch_length(self, batch_size: int) -> int:
         """Return how many batches an epoch has."""
+
+    @abstractmethod
+    def contents(self) -> Iterator[bytes]:
+        """Yield all that the data hold."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See :attr:`Task.fingerprint`: the SHA-256 of :meth:`contents`."""
+        digest = hashlib.sha256()
+        for part in self.contents():
+            digest.update(part)
+        return digest.hexdigest()
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:

@@ -82,6 +82,7 @@ class TaskConfig(Config):
                 raise ConfigError(name, value, f"{self.memory} takes none: leave it out")
         # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
         make_memory(self.memory, 1, 1, **self.memory_options)
+        MEMORIES[self.memory].check_hidden_size(self.hidden_size)
 
     @property
     def memory_options(self) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _find(
     download: Callable[[list[Path]], Path] | None,
 ) -> Path:
     said = folder or os.environ.get(ENVIRONMENT)
-    root = Path(said).expanduser() if said else DEFAULT_FOLDER
+    root = Path(os.path.expanduser(said)) if said else DEFAULT_FOLDER  # noqa: PTH111  # raises not
     searched = [root / name, root]
     for path in searched:
         if all((path / file).is_file() for file in files):

@@ -65,6 +65,11 @@ class SequentialMNIST(DatasetTask):
         if self.parts["test"][0].shape[1] != n_pixels or not len(test_images):
             raise DataFileError(folder, "training and test images do not belong together")
 
+    def contents(self) -> Iterator[bytes]:
+        """See :meth:`DatasetTask.contents`."""
+        for part in self.parts.values():
+            yield from (tensor.numpy().tobytes() for tensor in part)
+
     def epoch_length(self, batch_size: int) -> int:
         """See :meth:`DatasetTask.epoch_length`; what does not fill a batch is left out."""
         n_train = len(self.parts["train"][1])

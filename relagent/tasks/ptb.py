@@ -54,6 +54,11 @@ class PennTreebank(DatasetTask):
             self.texts[split] = torch.from_numpy(np.searchsorted(known, _code_points(text)))
         self.input_size = self.n_classes = len(self.symbols)
 
+    def contents(self) -> Iterator[bytes]:
+        """See :meth:`DatasetTask.contents`."""
+        yield "".join(self.symbols).encode()
+        yield from (text.numpy().tobytes() for text in self.texts.values())
+
     def epoch_length(self, batch_size: int) -> int:
         """See :meth:`DatasetTask.epoch_length`; any text that is too short is told now."""
         windows = {split: self._n_windows(split, batch_size) for split in self.texts}

@@ -16,8 +16,13 @@ from relagent.runs.machine import peak_resident
 from relagent.runs.resuming import read_checkpoint
 from relagent.tasks.base import Task
 from relagent.tasks.config import TaskConfig
+from relagent.tasks.data import DataError
 from relagent.tasks.defaults import TASKS
 from relagent.tasks.model import SequenceModel
+
+
+class OtherDataError(DataError):
+    """A run whose data are not there, but others in their place."""
 
 
 def make_model(config: TaskConfig, task: Task) -> SequenceModel:
@@ -49,6 +54,19 @@ def read_outcome(path: Path) -> dict[str, Any]:
     return read_or_empty(path / "result.json")
 
 
+def check_data(task: Task, state: dict[str, Any]) -> None:
+    """Check that a checkpoint's data are those that are found now; old ones do not say.
+
+    Raises:
+        OtherDataError: they are not.
+    """
+    if "data" in state and state["data"] != task.fingerprint:
+        raise OtherDataError(
+            "the data found now are not those that this run was trained on: name their folder with "
+            "--data or RELAGENT_DATA"
+        )
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model out of a run directory."""
@@ -70,6 +88,7 @@ def load_model(path: Path | str, device: str = "cpu") -> LoadedModel:
     config = read_task_config(run)
     task = config.make_task()
     state, checkpoint = read_checkpoint(run)
+    check_data(task, state)
     model = make_model(config, task)
     model.load_state_dict(state["model"])
     return LoadedModel(model.to(computing_device(device)).eval(), config, task, checkpoint.step)

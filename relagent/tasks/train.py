@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from relagent.errors import RelagentError
 from relagent.memories import AnyState, detach_state, make_state
 from relagent.runs.checkpoint import save_file
-from relagent.runs.config import to_json
+from relagent.runs.config import names_of, to_json
 from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDirectory, default_run_path
 from relagent.runs.files import write_atomically
@@ -36,7 +36,7 @@ from relagent.runs.resuming import (
     read_checkpoint,
 )
 from relagent.tasks.base import Batch, Score, Task, count_correct, cross_entropy
-from relagent.tasks.config import DatasetConfig, TaskConfig
+from relagent.tasks.config import DatasetConfig, GeneratedConfig, TaskConfig
 from relagent.tasks.evaluate import evaluate
 from relagent.tasks.model import (
     SequenceModel,
@@ -44,7 +44,7 @@ from relagent.tasks.model import (
     parameter_groups,
 )
 from relagent.tasks.record import Clock, Tally, score_row
-from relagent.tasks.run import make_model, peak_memory, read_task_config
+from relagent.tasks.run import check_data, make_model, peak_memory, read_task_config
 
 RMSPROP_ALPHA = 0.99
 
@@ -84,7 +84,8 @@ def train(
     """
     training = Training(config)
     where = provenance(device=str(training.device), backend=None)
-    path = path or default_run_path(config.task, config.memory, config.seed)
+    delay = f"-T{config.T}" if isinstance(config, GeneratedConfig) else ""
+    path = path or default_run_path(f"{config.task}{delay}", config.memory, config.seed)
     with RunDirectory.create(path, config, where) as run:
         return training.run(run, stop or (lambda: False))
 
@@ -116,10 +117,12 @@ def resume(
             return training.run(run, stop or (lambda: False))
         state, checkpoint = read_checkpoint(run)
         if checkpoint.step > training.total:
+            (budget,) = names_of(type(config), "budget")
             raise ResumeError(
                 f"{path} has done {checkpoint.step:,} updates, more than the {training.total:,} "
-                "that are asked for: leave the number out, or give a larger one"
+                f"of --{budget} {getattr(config, budget)}: give a larger --{budget}"
             )
+        check_data(training.task, state)
         training.restore(state, checkpoint.step)
         run.rewind(checkpoint.step, where)
         return training.run(run, stop or (lambda: False))
@@ -186,7 +189,7 @@ class Training:
         stop: Callable[[], bool],
     ) -> None:
         """Step, evaluate, log and save until the task is solved, the budget is used, or a stop."""
-        saved = time.monotonic()
+        saved, begun = time.monotonic(), self.update
         with TrainingProgress(self.total, self.update, "updates") as progress:
             while True:
                 due = self.update % self.interval == 0 or self.update == self.total
@@ -198,6 +201,8 @@ class Training:
                         raise DivergenceError(self.update, f"its evaluation's loss is {score.loss}")
                     if score is not None:
                         log(self.evaluation(score))
+                        if self.update == begun:  # left by a stop: else a kill would repeat it
+                            save()
                 if self.update >= self.total or self.solved is not None or stop():
                     break
                 if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
@@ -271,6 +276,7 @@ class Training:
             "evaluated": self.evaluated,
             "solved": self.solved,
             "best": self.best,
+            "data": self.task.fingerprint,
             "random": random_states(),
         }
 
@@ -316,6 +322,9 @@ class Training:
             test = evaluate(self.model, self.task, "test", self.config, self.update, stop)
             self.model.load_state_dict(last)
             done = test is not None
+            if test is not None and not math.isfinite(test.loss):
+                print("warning: the test loss is no finite number: no score", file=sys.stderr)
+                test = None
         if not done:
             print(
                 f"stopped after {self.update:,} updates; go on with: python -m relagent.tasks "
@@ -338,7 +347,7 @@ class Training:
             "seconds": clock.seconds,
             "peak_memory": peak_memory(self.device),
         }
-        content = json.dumps(result, indent=2).encode() + b"\n"
+        content = json.dumps(result, indent=2, allow_nan=False).encode() + b"\n"
         write_atomically(run.path / "result.json", content)
         if diverged is None:
             print(_summary(result), file=sys.stderr)

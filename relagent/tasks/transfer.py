@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,15 @@ class TransferScore:
     T: int
     score: Score
     sequences: int
+
+    def numbers(self) -> dict[str, float]:
+        """As plain numbers: ``T``, ``accuracy``, ``loss`` and ``sequences``.
+
+        A loss that is no finite number is left out, as JSON has no word for it.
+        """
+        numbers = {"T": self.T, "accuracy": self.score.accuracy, "sequences": self.sequences}
+        finite = math.isfinite(self.score.loss)
+        return numbers | ({"loss": self.score.loss} if finite else {})
 
 
 def transfer(
@@ -79,14 +89,6 @@ def write_scores(path: Path, loaded: LoadedModel, scores: Sequence[TransferScore
         "memory": config.memory,
         "trained_T": config.T,
         "updates": loaded.updates,
-        "scores": [
-            {
-                "T": score.T,
-                "accuracy": score.score.accuracy,
-                "loss": score.score.loss,
-                "sequences": score.sequences,
-            }
-            for score in scores
-        ],
+        "scores": [score.numbers() for score in scores],
     }
-    write_atomically(path, json.dumps(content, indent=2).encode() + b"\n")
+    write_atomically(path, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")

@@ -55,6 +55,8 @@ def test_errors_are_one_line(
         (["mnist", "--memory", "rel"], "mnist not found in"),
         (["mnist", "--data", "damaged"], "it is no whole gzip file"),
         (["ptb"], "ptb not found in"),
+        (["ptb", "--data", "~nosuchuser/x"], "ptb not found in"),
+        (["ptb", "--memory", "goru", "--hidden-size", "100"], "power of 2"),
         (["transfer-copy", "absent"], "no run at absent"),
         (["transfer-copy", "run", "--T", "0"], "invalid number of at least 1"),
     ):

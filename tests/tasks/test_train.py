@@ -1,6 +1,9 @@
 """The training loop: exact resume, ends, learning rates, divergence."""
 
+import gzip
+import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +13,15 @@ import torch
 
 from relagent.runs.checkpoint import load_file
 from relagent.runs.directory import RunDirectory
-from relagent.runs.packing import unpack
+from relagent.runs.packing import pack, unpack
 from relagent.runs.resuming import ResumeError
 from relagent.tasks.base import Score
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.defaults import default_config
 from relagent.tasks.evaluate import evaluate
-from relagent.tasks.run import load_model
+from relagent.tasks.run import OtherDataError, load_model
 from relagent.tasks.train import DivergenceError, Training, resume, train
-from relagent.tasks.transfer import TransferError, transfer
+from relagent.tasks.transfer import TransferError, transfer, write_scores
 
 from .standins import write_mnist, write_ptb
 
@@ -50,6 +53,12 @@ def stop_after(polls: int) -> Callable[[], bool]:
         return count > polls
 
     return stop
+
+
+def polled(polls: int, then: Callable[[], bool]) -> Callable[[], bool]:
+    """Go on at so many polls, and do something at the next."""
+    count = itertools.count()
+    return lambda: next(count) >= polls and then()
 
 
 def last_checkpoint(path: Path) -> dict[str, Any]:
@@ -111,8 +120,44 @@ def test_more_updates_can_be_asked_for_but_no_other_run(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(ResumeError, match="T of this run is 6 and cannot become 7"):
         resume(tmp_path / "run", {"T": 7})
-    with pytest.raises(ResumeError, match="has done 20 updates, more than the 10"):
+    with pytest.raises(ResumeError, match="10 of --updates 10: give a larger --updates"):
         resume(tmp_path / "run", {"updates": 10})
+
+
+@pytest.mark.parametrize("task", ["mnist", "ptb"])
+def test_other_data_are_not_gone_on_with(task: str, tmp_path: Path) -> None:
+    train(small(task, "lstm", tmp_path, epochs=1), tmp_path / "run")
+    here, there = tmp_path / "data", tmp_path / "elsewhere"
+    shutil.copytree(here, there)
+    assert resume(tmp_path / "run", {"data": str(there), "epochs": 2})  # the same, moved
+    for path in there.rglob("*train*"):
+        if path.suffix == ".txt":
+            path.write_text(path.read_text()[::-1])
+        elif "labels" in path.name:
+            content = gzip.decompress(path.read_bytes())
+            path.write_bytes(gzip.compress(content[:8] + content[:7:-1]))
+    with pytest.raises(OtherDataError, match="not those that this run was trained on"):
+        resume(tmp_path / "run", {"data": str(there), "epochs": 3})
+
+
+def test_an_evaluation_that_a_stop_left_is_logged_once(tmp_path: Path) -> None:
+    """Also where the process that made it up was killed before it saved again."""
+    config, path = small("copy", "lstm", tmp_path), tmp_path / "run"
+    training = Training(config)
+    with RunDirectory.create(path, config, {}) as run:
+        for _ in range(5):
+            training.step(run)
+        run.save_checkpoint(5, *pack(training.state()))  # the evaluation at 5 is due
+
+    def killed() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(path, stop=polled(2, killed))
+    assert resume(path)
+    rows = RunDirectory.open(path).read_metrics()
+    steps = [row["step"] for row in rows if "validation/loss" in row]
+    assert steps == [5, 10, 12]
 
 
 @pytest.mark.parametrize(
@@ -271,3 +316,14 @@ def test_transfer_needs_a_delay(tmp_path: Path) -> None:
     train(small("mnist", "lstm", tmp_path, epochs=1), tmp_path / "run")
     with pytest.raises(TransferError, match="a run of mnist, which has no delay"):
         transfer(load_model(tmp_path / "run"), [5])
+
+
+def test_a_loss_that_overflows_at_another_delay_is_left_out(tmp_path: Path) -> None:
+    train(small("copy", "lstm", tmp_path), tmp_path / "run")
+    loaded = load_model(tmp_path / "run")
+    with torch.no_grad():
+        next(iter(loaded.model.parameters())).fill_(torch.nan)
+    (score,) = transfer(loaded, [5], batches=1, batch_size=2)
+    assert set(score.numbers()) == {"T", "accuracy", "sequences"}
+    write_scores(tmp_path / "scores.json", loaded, [score])
+    assert json.loads((tmp_path / "scores.json").read_text())["scores"] == [score.numbers()]

@@ -44,6 +44,8 @@ class Grid:
         """
         others = set(OPTIONS) - options_of(memory)
         own = {name: value for name, value in self.settings.items() if name not in others}
+        if memory == "goru":  # needs a power of 2: it keeps that of the defaults
+            own.pop("hidden_size", None)
         given = {name: value for name, value in given.items() if name not in others}
         usual = all(given.get(name, value) == value for name, value in self.form.items())
         return {**self.form, **(own if usual else {}), **given}

@@ -12,7 +12,7 @@ from relagent.memories import MEMORIES
 from relagent.runs.config import from_json
 from relagent.runs.files import write_atomically
 from relagent.study.curve import thin
-from relagent.study.result_file import read_result_file, require, require_curves
+from relagent.study.result_file import read_folder, read_result_file, require, require_curves
 from relagent.tasks.config import DatasetConfig
 from relagent.tasks.defaults import TASKS
 
@@ -42,7 +42,8 @@ class SupervisedResult:
         parameters: how many the model has.
         seconds: of training, evaluations included, pauses left out.
         peak_memory: ``bytes`` that were in use at most, in the last session, and ``of`` what.
-        transfer: scores at other delays: ``T``, ``accuracy``, ``loss``, ``sequences``.
+        transfer: scores at other delays: ``T``, ``accuracy``, ``loss`` (unless it is no finite
+            number), ``sequences``.
         training: curves of ``loss``, ``accuracy``, ``gradient_norm`` (and ``bpc``) against
             ``steps`` (updates), thinned.
         evaluations: curves of the validation, likewise, without gradients.
@@ -121,7 +122,7 @@ def _parsed(data: Mapping[str, Any]) -> SupervisedResult:
         require(score, "updates", "loss", "accuracy")
     require(result.peak_memory, "bytes", "of")
     for score in result.transfer:
-        require(score, "T", "accuracy", "loss", "sequences")
+        require(score, "T", "accuracy", "sequences")
     names = ("steps", "loss", "accuracy")
     require_curves(result.training, *names, "gradient_norm")
     require_curves(result.evaluations, *names)
@@ -129,8 +130,13 @@ def _parsed(data: Mapping[str, Any]) -> SupervisedResult:
 
 
 def read_results(folder: Path) -> list[SupervisedResult]:
-    """Read all result files of a study (``folder/runs/*.json``), sorted by name."""
-    return [read_result(path) for path in sorted((folder / "runs").glob("*.json"))]
+    """Read all result files; see :func:`~relagent.study.result_file.read_folder`."""
+    return read_folder(folder, read_result, _run_of)
+
+
+def _run_of(result: SupervisedResult) -> tuple[Any, ...]:
+    forms = (result.config.get(name) for name in ("T", "group", "permuted"))
+    return (result.study, result.memory, result.seed, *forms)
 
 
 def _numbers(data: Mapping[str, Any]) -> dict[str, float]:

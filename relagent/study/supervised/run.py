@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from relagent.runs.config import from_json
+from relagent.runs.config import from_json, names_of
 from relagent.runs.directory import RunDamagedError, RunDirectory
 from relagent.study.supervised.grid import sequences
 from relagent.study.supervised.result import SupervisedResult, split_row, thin_curves
@@ -47,9 +47,9 @@ def _train(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
             ended = made["solved"] or made["diverged"]
             if task.enough(ended, made["config"]):
                 return True
-        changes = {task.budget_name: _budget(task, update), "device": task.device, "threads": 1}
-        if isinstance(task.config, DatasetConfig):
-            changes["data"] = task.config.data  # it may have moved
+        names = names_of(type(task.config), "machine")  # data, for one, may have moved
+        changes = {name: getattr(task.config, name) for name in names}
+        changes[task.budget_name] = _budget(task, update)
         return resume(task.run, changes, stop)
 
     try:
@@ -84,9 +84,7 @@ def _transfer(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
         loaded = loaded or load_model(task.run, task.device)
         batches, size = made_with["batches"], made_with["batch_size"]
         (score,) = transfer(loaded, [T], batches=batches, batch_size=size)
-        accuracy, loss = score.score.accuracy, score.score.loss
-        part = {"T": T, "accuracy": accuracy, "loss": loss, "sequences": score.sequences}
-        write_part(path, made_with, part)
+        write_part(path, made_with, score.numbers())
     return True
 
 

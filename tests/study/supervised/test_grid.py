@@ -99,3 +99,4 @@ def test_another_form_of_a_task_keeps_the_defaults() -> None:
     grid = GRIDS["mnist"]
     assert grid.settings_of("rel", {"permuted": True})["learning_rate"] == 2e-3
     assert grid.settings_of("rel", {"group": 1}) == {"group": 1}
+    assert "hidden_size" not in grid.settings_of("goru", {})  # 100 is no power of 2
