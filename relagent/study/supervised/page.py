@@ -14,6 +14,7 @@ from relagent.study.supervised.tables import (
     settings_table,
     transfer_table,
 )
+from relagent.study.supervised.task import variant
 from relagent.study.supervised.view import LOOKS, TITLES, View, planned, title, variant_title
 from relagent.study.words import commits, listed, machines, untold_sessions, versions
 from relagent.table import NOTHING, markdown
@@ -76,7 +77,8 @@ DEVIATIONS = """\
 - The paper gives learning rate, optimiser, nonlinearity and ν, ρ of orth-RNN, expRNN, LSTM, GORU
   and RelRNN (its tables 6 to 9). Chosen here: RelLSTM and MemLSTM take Adam and 0.001 on copy and
   denoise ([why](../../docs/rellstm_learning_rate.md)), otherwise RelRNN's line, as MemRNN does
-  everywhere; SAB takes the LSTM's; where a table names one learning rate for expRNN, that of its
+  everywhere; SAB takes the LSTM's; GORU, which table 7 (denoise) alone has, that line on all tasks;
+  where a table names one learning rate for expRNN, that of its
   rotation is a tenth; where it names no optimiser for the LSTM, Adam.
 - Hidden sizes and the clipping of gradients are those of the authors' code, but for MNIST by 7
   pixels, a task of this project: there all memories have 100 units, the same batches and step size.
@@ -242,9 +244,7 @@ def _settings(view: View) -> str:
     elsewhere = names_of(TASKS[view.study], "budget", "machine")
     skipped = {*SETTINGS, *elsewhere, "task", "memory", "seed", "log_every", "T"}
     common = [
-        [f"`{name}`", listed(json.dumps(run.config[name]) for run in view.results)]
-        for name in view.results[0].config
-        if name not in skipped
+        [f"`{name}`", _values(view, name)] for name in view.results[0].config if name not in skipped
     ]
     return f"""\
 ## Settings
@@ -253,6 +253,17 @@ def _settings(view: View) -> str:
 Whatever the memory:
 
 {markdown(["setting", "value"], common)}"""
+
+
+def _values(view: View, name: str) -> str:
+    """The values of a setting; where there are several, with the forms of the task that had it."""
+    used: dict[str, list[str]] = {}
+    for run in view.ordered:
+        where = used.setdefault(json.dumps(run.config[name]), [])
+        where.append(variant_title(variant(run.config)))
+    if len(used) == 1:
+        return next(iter(used))
+    return " / ".join(f"{value} ({'; '.join(dict.fromkeys(used[value]))})" for value in used)
 
 
 def _missing(view: View) -> str:

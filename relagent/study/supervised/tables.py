@@ -6,6 +6,7 @@ from typing import Any
 
 from relagent.study.supervised.grid import PAPER_COPY
 from relagent.study.supervised.result import SupervisedResult
+from relagent.study.supervised.task import variant
 from relagent.study.supervised.view import View, title, variant_title
 from relagent.table import NOTHING
 
@@ -149,16 +150,20 @@ SETTINGS = {
 
 
 def settings_table(view: View) -> Rows:
-    """The settings of each memory."""
+    """The settings of each memory: a row for each that it was run with, and where."""
     rows = []
     for memory in view.memories:
-        runs = [run for run in view.ordered if run.memory == memory]
-        if runs:
-            texts = []
-            for name in SETTINGS:
-                values = {run.config[name] for run in runs}
-                texts.append(" / ".join(sorted(NOTHING if v is None else str(v) for v in values)))
-            rows.append([title(memory), *texts])
+        used: dict[tuple[str, ...], list[str]] = {}
+        for run in view.ordered:
+            if run.memory == memory:
+                values = (run.config[name] for name in SETTINGS)
+                texts = tuple(NOTHING if value is None else str(value) for value in values)
+                used.setdefault(texts, []).append(variant_title(variant(run.config)))
+        for texts, where in used.items():
+            label = title(memory)
+            if len(used) > 1:
+                label += f" ({'; '.join(dict.fromkeys(where))})"
+            rows.append([label, *texts])
     return ["memory", *SETTINGS.values()], rows
 
 
