@@ -210,6 +210,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error(f"argument --rounds: {arguments.rounds} is less than 1")
     if arguments.measure:
         setting = Setting(**json.loads(arguments.measure[0]))
         if setting.system in _OURS:

@@ -29,7 +29,7 @@ def training_seeds(seed: int, n: int) -> list[int]:
     return list(dict.fromkeys(words.tolist()))[:n]
 
 
-def evaluation_seeds(n: int, offset: int = 0) -> list[int]:
+def evaluation_seeds(n: int, offset: int = 0) -> range:
     """The fixed evaluation seeds number ``offset`` to ``offset + n - 1``, in [2**30, 2**31).
 
     No training seed is among them.
@@ -42,4 +42,4 @@ def evaluation_seeds(n: int, offset: int = 0) -> list[int]:
             f"there are no evaluation seeds {offset} to {offset + n - 1}: stay within 0 to "
             f"{_HALF - 1}."
         )
-    return list(range(_HALF + offset, _HALF + offset + n))
+    return range(_HALF + offset, _HALF + offset + n)

@@ -24,7 +24,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from relagent.envs import canonical_id, has_time_limit, ladder_of, make_env, pair_of
+from relagent.envs import (
+    canonical_id,
+    evaluation_seeds,
+    has_time_limit,
+    ladder_of,
+    make_env,
+    pair_of,
+)
 from relagent.errors import RelagentError
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.encoder import is_grid_space
@@ -74,6 +81,7 @@ class TransferConfig(Config):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "it must be at least 1")
+        evaluation_seeds(self.episodes)  # there are no more
         computing_device(self.device)
 
 
@@ -301,7 +309,10 @@ def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) 
 
 def _row(group: Group, world: str, actions: str, episodes: dict[int, Episodes]) -> Row:
     config = group.config
-    told = [e.successes for e in episodes.values() if e.successes is not None]
+    told = any(e.successes is not None for e in episodes.values())
+    # An agent whose episodes were all cut off is silent, and without success, where others speak.
+    silent = np.zeros(next(iter(episodes.values())).rewards.shape, dtype=bool)
+    successes = [silent if e.successes is None else e.successes for e in episodes.values()]
     return Row(
         train=group.settings["env"],
         world=world,
@@ -314,7 +325,7 @@ def _row(group: Group, world: str, actions: str, episodes: dict[int, Episodes]) 
         played_on=_backend(group),
         rewards=np.stack([e.rewards for e in episodes.values()]),
         lengths=np.stack([e.lengths for e in episodes.values()]),
-        successes=np.stack(told) if len(told) == len(episodes) else None,
+        successes=np.stack(successes) if told else None,
     )
 
 

@@ -32,7 +32,13 @@ def write_report(folder: Path) -> list[Path]:
             f"no results in {folder / 'runs'}: make some with python -m relagent.study "
             "(table4, copy, denoise, mnist, ptb)"
         )
-    if _is_supervised(paths[0]):
+    kinds = {_is_supervised(path) for path in paths}
+    if {True, False} <= kinds:
+        raise ReportError(
+            f"results of agents and of sequence models in {folder / 'runs'}: keep each study in "
+            "its own folder"
+        )
+    if True in kinds:
         from relagent.study.supervised.report import contents as supervised_contents
         from relagent.study.supervised.result import read_results as read_supervised
 
@@ -47,9 +53,9 @@ def write_report(folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def _is_supervised(path: Path) -> bool:
-    """Whether a result is of a supervised study; a damaged one is of none."""
+def _is_supervised(path: Path) -> bool | None:
+    """Whether a result is of a supervised study; of a damaged one None."""
     try:
         return "study" in json.loads(path.read_bytes())
     except (OSError, ValueError, TypeError, RecursionError):
-        return False
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Hashable, Mapping, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,30 @@ def read_result_file(
             f"{path} is no result of a task ({type(error).__name__}: {error}): remove it, and the "
             "task will be done again"
         ) from error
+
+
+def read_folder(
+    folder: Path, read: Callable[[Path], ResultT], run_of: Callable[[ResultT], Hashable]
+) -> list[ResultT]:
+    """Read all result files of a study (``folder/runs/*.json``), sorted by name.
+
+    Args:
+        folder: of the study.
+        read: reads one file.
+        run_of: what no two results may share.
+
+    Raises:
+        ResultError: one cannot be read, or two are of one run, which would count twice.
+    """
+    found: dict[Hashable, Path] = {}
+    results = []
+    for path in sorted((folder / "runs").glob("*.json")):
+        result = read(path)
+        other = found.setdefault(run_of(result), path)
+        if other != path:
+            raise ResultError(f"{other} and {path} are results of one run: remove one of them")
+        results.append(result)
+    return results
 
 
 def require(data: Mapping[str, Any], *names: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,14 @@ from relagent.envs import PAIRS
 from relagent.memories import MEMORIES
 from relagent.runs.files import write_atomically
 from relagent.study.curve import POINTS, thin
-from relagent.study.result_file import ResultError, read_result_file, require, require_curves
+from relagent.study.result_file import (
+    ResultError,
+    read_folder,
+    read_result_file,
+    require,
+    require_curves,
+)
+from relagent.study.transfer.protocol import NAMES
 
 FORMAT = 1
 UNIT = 50_000
@@ -180,6 +188,15 @@ def _parsed(data: Mapping[str, Any]) -> RunResult:
     if pair is None or result.memory not in MEMORIES:
         raise ValueError(f"{result.pair} with {result.memory} is not known")
     require(result.evaluation, "episodes", "precision")
+    if type(result.evaluation["episodes"]) is not int:
+        raise ValueError(f"its episodes are {result.evaluation['episodes']!r}, no number")
+    if result.protocol not in NAMES and "--protocol" not in result.command[:-1]:
+        raise ValueError(f"its command does not name the protocol {result.protocol}")
+    parts = ("training", "playing", "machine")
+    if not all(isinstance(result.provenance.get(name, {}), dict) for name in parts):
+        raise ValueError("its provenance is none")
+    if not all(math.isfinite(world.reward) for world in result.worlds):
+        raise ValueError("it has a reward that is no finite number")
     require(result.seconds, "training", "playing")
     require_curves(result.curve, "steps", "reward", "success")
     for world in (pair.train_id, pair.test_id):
@@ -189,8 +206,8 @@ def _parsed(data: Mapping[str, Any]) -> RunResult:
 
 
 def read_results(folder: Path) -> list[RunResult]:
-    """Read all result files of a study (``folder/runs/*.json``), sorted by name."""
-    return [read_result(path) for path in sorted((folder / "runs").glob("*.json"))]
+    """Read all result files; see :func:`~relagent.study.result_file.read_folder`."""
+    return read_folder(folder, read_result, lambda result: result.name)
 
 
 def encode_rewards(rewards: Array) -> str:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from relagent.envs import Pair
 from relagent.runs.config import to_json
 from relagent.study.report import ReportError, write_report
+from relagent.study.result_file import ResultError
 from relagent.study.task import task_from_json, task_to_json
 from relagent.study.transfer.page import page
 from relagent.study.transfer.protocol import load_protocol
@@ -238,6 +241,37 @@ def test_a_protocol_of_ones_own_is_named_by_its_file(tmp_path: Path) -> None:
     result.write(tmp_path / "runs" / f"{result.name}.json")
     write_report(tmp_path)
     assert "table4 --protocol quick.json --episodes 4" in (tmp_path / "README.md").read_text()
+
+
+def test_one_run_counts_once(tmp_path: Path) -> None:
+    write(tmp_path, "ours", "doorkey", "rel", 0, (0.9, 0.5))
+    (path,) = (tmp_path / "runs").glob("*.json")
+    shutil.copy(path, path.with_name("copy.json"))
+    with pytest.raises(ResultError, match=r"copy\.json and .* are results of one run"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("evaluation", {"episodes": "200", "precision": "float32"}),
+        ("protocol", "quick"),
+        ("provenance", {"machine": 3}),
+    ],
+)
+def test_a_field_of_another_kind_is_told(tmp_path: Path, name: str, value: Any) -> None:
+    write(tmp_path, "ours", "doorkey", "rel", 0, (0.9, 0.5))
+    (path,) = (tmp_path / "runs").glob("*.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(ResultError, match="is no result of a task"):
+        write_report(tmp_path)
+
+
+def test_agents_and_sequence_models_are_two_studies(tmp_path: Path) -> None:
+    write(tmp_path, "ours", "doorkey", "rel", 0, (0.9, 0.5))
+    (tmp_path / "runs" / "T100-rel-s0.json").write_text('{"study": "copy"}')
+    with pytest.raises(ReportError, match="results of agents and of sequence models"):
+        write_report(tmp_path)
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
