@@ -14,8 +14,15 @@ from relagent.study.supervised.tables import (
     settings_table,
     transfer_table,
 )
-from relagent.study.supervised.task import variant
-from relagent.study.supervised.view import LOOKS, TITLES, View, planned, title, variant_title
+from relagent.study.supervised.view import (
+    LOOKS,
+    TITLES,
+    View,
+    planned,
+    title,
+    variant_title,
+    with_forms,
+)
 from relagent.study.words import commits, listed, machines, untold_sessions, versions
 from relagent.table import NOTHING, markdown
 from relagent.tasks.defaults import TASKS
@@ -257,13 +264,8 @@ Whatever the memory:
 
 def _values(view: View, name: str) -> str:
     """The values of a setting; where there are several, with the forms of the task that had it."""
-    used: dict[str, list[str]] = {}
-    for run in view.ordered:
-        where = used.setdefault(json.dumps(run.config[name]), [])
-        where.append(variant_title(variant(run.config)))
-    if len(used) == 1:
-        return next(iter(used))
-    return " / ".join(f"{value} ({'; '.join(dict.fromkeys(used[value]))})" for value in used)
+    found = with_forms(view.ordered, lambda run: json.dumps(run.config[name]))
+    return " / ".join(map("".join, found.items()))
 
 
 def _missing(view: View) -> str:

@@ -6,8 +6,7 @@ from typing import Any
 
 from relagent.study.supervised.grid import PAPER_COPY
 from relagent.study.supervised.result import SupervisedResult
-from relagent.study.supervised.task import variant
-from relagent.study.supervised.view import View, title, variant_title
+from relagent.study.supervised.view import View, title, variant_title, with_forms
 from relagent.table import NOTHING
 
 Rows = tuple[list[str], list[list[str]]]
@@ -151,19 +150,18 @@ SETTINGS = {
 
 def settings_table(view: View) -> Rows:
     """The settings of each memory: a row for each that it was run with, and where."""
-    rows = []
-    for memory in view.memories:
-        used: dict[tuple[str, ...], list[str]] = {}
-        for run in view.ordered:
-            if run.memory == memory:
-                values = (run.config[name] for name in SETTINGS)
-                texts = tuple(NOTHING if value is None else str(value) for value in values)
-                used.setdefault(texts, []).append(variant_title(variant(run.config)))
-        for texts, where in used.items():
-            label = title(memory)
-            if len(used) > 1:
-                label += f" ({'; '.join(dict.fromkeys(where))})"
-            rows.append([label, *texts])
+
+    def values(run: SupervisedResult) -> tuple[str, ...]:
+        own = (run.config[name] for name in SETTINGS)
+        return tuple(NOTHING if value is None else str(value) for value in own)
+
+    rows = [
+        [title(memory) + forms, *texts]
+        for memory in view.memories
+        for texts, forms in with_forms(
+            [run for run in view.ordered if run.memory == memory], values
+        ).items()
+    ]
     return ["memory", *SETTINGS.values()], rows
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from relagent.picture import COLOURS
 from relagent.study.report import ReportError
@@ -12,6 +12,8 @@ from relagent.study.supervised.grid import GRIDS
 from relagent.study.supervised.result import SupervisedResult
 from relagent.study.supervised.task import SupervisedTask, variant
 from relagent.tasks.defaults import default_config
+
+Value = TypeVar("Value", bound=Hashable)
 
 
 class Look(NamedTuple):
@@ -154,6 +156,22 @@ def variant_title(name: str) -> str:
         return "PTB"
     words = "pixel by pixel" if pixels == "1" else f"{pixels} pixels at a step"
     return f"permuted, {words}" if name.startswith("permuted") else words
+
+
+def with_forms(
+    runs: Iterable[SupervisedResult], value: Callable[[SupervisedResult], Value]
+) -> dict[Value, str]:
+    """What runs have, without repetition, and which forms of the task had it.
+
+    Returns:
+        Each value, with its forms in brackets; with nothing if all runs have the same.
+    """
+    forms: dict[Value, dict[str, None]] = {}
+    for run in runs:
+        forms.setdefault(value(run), {})[variant_title(variant(run.config))] = None
+    if len(forms) == 1:
+        return dict.fromkeys(forms, "")
+    return {had: f" ({'; '.join(names)})" for had, names in forms.items()}
 
 
 def title(memory: str) -> str:
