@@ -60,6 +60,7 @@ def test_the_file_holds_the_result(done: TransferTask, tmp_path: Path) -> None:
         ('"format": 1', '"format": 2'),
         ('"seed": 0,\n', '"seed": "zero",\n'),
         ('"rewards": "', '"rewards": "??'),
+        ('"reward": ', '"reward": 1'),
         ("{", ""),
         ('"curve"', '"curse"'),
         ('"pair": "gotoobject"', '"pair": "gotosubject"'),
