@@ -194,11 +194,11 @@ def _parsed(data: Mapping[str, Any]) -> RunResult:
     parts = ("training", "playing", "machine")
     if not all(isinstance(result.provenance.get(name, {}), dict) for name in parts):
         raise ValueError("its provenance is none")
-    for world in result.worlds:
+    for played in result.worlds:
         # Stored rewards are rounded to 1 / UNIT; NaN is near nothing.
-        if not (world.rewards.size and abs(world.reward - world.rewards.mean()) <= 1 / UNIT):
+        if not (played.rewards.size and abs(played.reward - played.rewards.mean()) <= 1 / UNIT):
             raise ValueError(
-                f"its reward in {world.world}, {world.reward:g}, is not the mean of the episodes"
+                f"its reward in {played.world}, {played.reward:g}, is not the mean of the episodes"
             )
     require(result.seconds, "training", "playing")
     require_curves(result.curve, "steps", "reward", "success")
