@@ -101,8 +101,10 @@ def transfer_figure(view: View) -> bytes:
             points += [(score["T"], score["accuracy"]) for score in run.transfer]
             x, y = zip(*sorted(points), strict=True)
             delays.update(x)
+            # The first is broad, to be seen below those that lie on it.
+            width, size = (1.4, 4) if handles else (5, 9)
             (handles[look.title],) = axes.plot(
-                x, y, color=look.colour, ls=look.style, lw=1.4, marker="o", markersize=4
+                x, y, color=look.colour, ls=look.style, lw=width, marker="o", markersize=size
             )
     handles["chance"] = axes.axhline(1 / N_SYMBOLS, color="0.5", lw=1, ls=(0, (1, 2)))
     axes.set_xscale("log")
