@@ -202,7 +202,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
                 f"not {list(x.shape)}: put time first, then the batch"
             )
         exact = self._exact_type(x)
-        if exact is not None and x.is_floating_point() and x.dtype != exact:
+        if exact is not None and x.dtype != exact:
             raise MemoryInputError(
                 f"{type(self).__name__} has parameters of {exact} and reads the same, not "
                 f"{x.dtype}: convert one of the two with .to(...)"
@@ -210,7 +210,10 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         state = self._checked_state(state, x)
         if episode_starts is None:
             return state, torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        starts = torch.as_tensor(episode_starts, device=x.device)
+        try:
+            starts = torch.as_tensor(episode_starts, device=x.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise MemoryInputError(f"episode_starts cannot be made a tensor: {error}") from error
         if starts.shape != x.shape[:2]:
             raise MemoryInputError(
                 f"episode_starts must be {list(x.shape[:2])} like the input's time and batch, "
@@ -230,6 +233,11 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         names = getattr(empty, "_fields", range(len(empty)))
         for name, part, like in zip(names, state, empty, strict=True):
             wanted = [batch, *like.shape[1:]]
+            if not isinstance(part, Tensor):
+                raise MemoryInputError(
+                    f"{name} in the state of {type(self).__name__} must be a tensor, not "
+                    f"{type(part).__name__}: {advice}"
+                )
             fits = part.dim() == len(wanted) and all(
                 size == want or (want == 0 and axis > 0)
                 for axis, (size, want) in enumerate(zip(part.shape, wanted, strict=True))

@@ -201,6 +201,10 @@ def test_where_the_kernel_does_not_apply_the_definition_runs(
         memory.cell.register_forward_hook(lambda *_: seen.append(1))
         memory.unroll(torch.randn(3, 2, 2), memory.initial_state(2))
     assert len(seen) == 9
+    with torch.nn.modules.module.register_module_forward_hook(lambda *_: seen.append(1)):
+        memory = make_memory("lstm", 2, 8)
+        memory.unroll(torch.randn(3, 2, 2), memory.initial_state(2))
+    assert len(seen) == 12
 
     memory = make_memory("rel", 2, 8)
     with kernels.disable():

@@ -65,6 +65,25 @@ def test_a_state_that_does_not_fit_is_named(name: str, implementation: Implement
         assert "\n" not in str(error.value)
 
 
+@every_memory
+def test_what_is_no_tensor_of_numbers_with_a_point_is_named(
+    name: str, implementation: Implementation
+) -> None:
+    memory = make_memory(name, FEATURES, HIDDEN)
+    x, state = torch.zeros(2, 3, FEATURES), memory.initial_state(3)
+    odd: list[tuple[Any, Any, Any, str]] = [
+        (x.long(), state, None, "int64"),
+        (x.bool(), state, None, "bool"),
+        (x, type(state)(*(None for _ in state)), None, "NoneType"),
+        (x, type(state)(*(np.asarray(part) for part in state)), None, "ndarray"),
+        (x, state, "abc", "episode_starts"),
+        (x, state, [[True], [False, True]], "episode_starts"),
+    ]
+    for wrong_x, wrong_state, starts, says in odd:
+        with implementation(), pytest.raises(MemoryInputError, match=says):
+            memory.unroll(wrong_x, wrong_state, starts)
+
+
 @pytest.mark.parametrize("name", MEMORIES)
 @pytest.mark.parametrize("sizes", [(4.0, 4), (3, True), ("3", 4)])
 def test_a_size_that_is_no_whole_number_is_named(name: str, sizes: tuple[Any, Any]) -> None:

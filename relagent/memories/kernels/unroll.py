@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from relagent.memories.attention import AdditiveAttention
@@ -33,7 +34,8 @@ _CELLS = {
 def untouched(module: nn.Module, kind: type) -> bool:
     """Whether calling the module computes what its class says, and nothing else happens."""
     hooks = (
-        module._forward_hooks
+        _has_any_global_hook()  # type: ignore[no-untyped-call]
+        or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
