@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,9 +92,14 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
         RunWriteError: the page cannot be written.
         RelagentError: the agent does not fit the world asked for.
     """
-    page = _agent_page(run, config) if _is_agent(run) else _task_page(run, config)
-    _add_common_figures(page)
+    make_page = _agent_page if _is_agent(run) else _task_page
     folder = Path(config.out) if config.out is not None else run / "analysis"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunWriteError(folder, reason(error)) from error
+    page = make_page(run, config)
+    _add_common_figures(page)
     found = page.findings.numbers() | page.extra
     numbers = {
         "run": run.resolve().name,
@@ -108,7 +114,6 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
     files |= {name: png(figure, dpi=110) for name, figure in page.figures.items()}
     files["analysis.md"] = _markdown(page, found).encode()  # last: it names the rest
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_atomically(folder / name, content)
     except OSError as error:
@@ -150,13 +155,14 @@ def _agent_page(run: Path, config: AnalysisConfig) -> Page:
     """An agent, in episodes that it was not trained on."""
     loaded: LoadedPolicy = load_policy(run)
     world = config.env or loaded.config.env
-    episodes = [
-        play_episode(
-            loaded.policy, world, config.episode + i, greedy=config.greedy, pictures=i == 0
-        )
-        for i in range(config.sequences)
-    ]
-    sights = [see(e.policy.memory, e.features, e.last_choice) for e in episodes]
+    episodes, sights = [], []
+    for i in range(config.sequences):
+        number = config.episode + i
+        episode = play_episode(loaded.policy, world, number, greedy=config.greedy, pictures=i == 0)
+        steps = f"{len(episode.actions)} steps"
+        print(f"episode {i + 1} of {config.sequences}: {steps}", file=sys.stderr, flush=True)
+        episodes.append(episode)
+        sights.append(see(episode.policy.memory, episode.features, episode.last_choice))
     page = Page(
         title=f"{loaded.config.memory} in {world}",
         facts=_facts(loaded.config, ("env", "memory", "hidden_size", "nu", "rho", "seed"))

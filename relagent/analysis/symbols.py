@@ -46,7 +46,9 @@ def symbol_states(sequences: Sequences, look: Attention) -> SymbolStates | None:
     """
     memory, steps = sequences.memory, len(sequences.x)
     due = steps - LENGTH
-    if not isinstance(memory, RelevancyMemory) or LENGTH + memory.nu >= due - 1:
+    if not isinstance(memory, RelevancyMemory) or memory.rho == 0:
+        return None
+    if LENGTH + memory.nu >= due - 1:
         return None
     entered = LENGTH + memory.nu  # steps until the short-term buffer holds none of them
     with torch.no_grad():

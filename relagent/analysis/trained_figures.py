@@ -30,9 +30,10 @@ from relagent.analysis.trained import (
     run_of,
     untrained,
 )
+from relagent.memories.attention import Combine
 from relagent.picture import COLOURS
 from relagent.runs.config import ConfigError, option
-from relagent.tasks.config import Nonlinearity, TaskConfig
+from relagent.tasks.config import Nonlinearity, TaskConfig, options_of
 from relagent.tasks.run import LoadedModel
 
 
@@ -149,11 +150,24 @@ class MemoriesConfig(TrainedConfig):
     task: Literal["copy", "denoise"] = option("denoise", "What is trained on.")
     nu: int = option(5, "Length ν of the short-term buffers.")
     rho: int = option(10, "Size ρ of the relevant sets.")
+    combine: Combine | None = option(
+        None,
+        "How hidden state and context make the macro-state where there is attention to all or to "
+        "relevant states; else as relagent.tasks has it.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check all models before the first is trained."""
+        super().__post_init__()
+        for memory in NAMES:
+            self.model(memory, 0)
 
     def model(self, memory: str, seed: int) -> TaskConfig:
         """Return the settings of one model."""
-        sizes = {"nu": self.nu, "rho": self.rho} if memory.startswith("rel") else {}
-        return self.settings(self.task, memory, seed, **sizes)
+        options: dict[str, Any] = {"nu": self.nu, "rho": self.rho, "combine": self.combine}
+        taken = options_of(memory)
+        own = {name: v for name, v in options.items() if name in taken and v is not None}
+        return self.settings(self.task, memory, seed, **own)
 
 
 def memories(config: MemoriesConfig, kept: Path, stop: Stop) -> Drawn:
@@ -264,6 +278,8 @@ class HeatmapsConfig(TrainedConfig):
         super().__post_init__()
         if not self.tasks:
             raise ConfigError("tasks", self.tasks, "name at least one")
+        for task in self.tasks:
+            self.model(task, self.rho)
 
     def model(self, task: str, rho: int) -> TaskConfig:
         """Return the settings of one model: 7 pixels of MNIST make a step, as in the paper."""

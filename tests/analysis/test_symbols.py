@@ -89,6 +89,9 @@ def test_there_is_nothing_to_measure_without_a_relevant_set_or_in_too_short_a_de
     memory = make_memory("mem", Copy.input_size, 8)
     taken = sequences(memory)
     assert symbol_states(taken, memory.trace(taken.x, memory.initial_state(6))[2]) is None
+    memory = make_memory("rel", Copy.input_size, 8, nu=1, rho=0)
+    taken = sequences(memory)
+    assert symbol_states(taken, memory.trace(taken.x, memory.initial_state(6))[2]) is None
     late = relevancy(nu=T)
     taken = sequences(late)
     assert symbol_states(taken, late.trace(taken.x, late.initial_state(6))[2]) is None

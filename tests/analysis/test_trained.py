@@ -133,6 +133,16 @@ def test_heatmaps_of_some_tasks(runs: Path, tmp_path: Path) -> None:
     assert data["models"]["copy rho=0"]["attended_age"] < 2
 
 
+@pytest.mark.parametrize("words", [["memories"], ["heatmaps", "--tasks", "copy"]])
+def test_an_impossible_buffer_is_told_before_anything_is_trained(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*words, "--nu", "0", "--runs", str(tmp_path / "runs"), *TINY]
+    assert main_guard(lambda: figures.main(words)) == 2
+    assert "nu=0" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_run_of_other_settings_is_not_taken(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
