@@ -20,6 +20,7 @@ def main() -> int:
     with GracefulStop() as stop:
         if arguments.resume is None:
             config = from_arguments(TrainConfig, arguments)
+            config.check_effect(given_arguments(TrainConfig, arguments))
             finished = train(config, arguments.run_dir, lambda: stop.requested)
         else:
             if arguments.run_dir is not None:

@@ -191,6 +191,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
         (["--device", "tpu"], "auto, cpu or cuda"),
         (["--device", "cpu:"], "auto, cpu or cuda"),
         (["--seed", "5000000000"], "less than 2**32"),
+        (["--memory", "lstm", "--rho", "3"], "lstm takes none"),
+        (["--batch-size", "1"], "whole worlds"),
         (["--parts", "smell"], "smell"),
         (["--step", "5"], "--step"),
         (["--resume", "nowhere"], "nowhere"),

@@ -10,7 +10,7 @@ that keeps the record short.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,12 @@ class TrainConfig(Config):
         "Environment steps between two checkpoints. All worlds start new episodes at each: leave "
         "room for many episodes in between.",
     )
-    device: str = option("auto", "Where to compute: auto, cpu or cuda.", role="machine")
+    device: str = option(
+        "cpu",
+        "Where to compute: auto, cpu or cuda. At the usual sizes a core of a CPU is faster than a "
+        "GPU.",
+        role="machine",
+    )
     threads: int = option(
         1,
         "Threads to compute with; at the usual sizes a second one costs more than it gives.",
@@ -155,6 +160,22 @@ class TrainConfig(Config):
         if issubclass(kind, RelevancyMemory):
             options |= {"nu": self.nu, "rho": self.rho}
         return options
+
+    def check_effect(self, given: Mapping[str, Any]) -> None:
+        """Refuse what was asked for and would change nothing.
+
+        Args:
+            given: the settings that the user named.
+
+        Raises:
+            ConfigError: the memory has no such option, or a minibatch would be larger.
+        """
+        for name in ("combine", "nu", "rho"):
+            if name in given and name not in self.memory_options:
+                raise ConfigError(name, given[name], f"{self.memory} takes none: leave it out")
+        if "batch_size" in given and self.batch_size < self.n_steps:
+            rule = f"minibatches take whole worlds of {self.n_steps} steps: ask for that or more"
+            raise ConfigError("batch_size", self.batch_size, rule)
 
 
 def train(

@@ -213,7 +213,8 @@ def from_json(config_class: type[ConfigT], data: Any) -> ConfigT:
 def add_arguments(parser: argparse.ArgumentParser, config_class: type[Config]) -> None:
     """Add one flag for each field: ``--n-envs N`` for ``n_envs``, ``--flag/--no-flag`` for a bool.
 
-    A tuple takes several values. A field that may be None takes ``none``. A flag that is not given
+    A tuple takes several values. A field that may be None takes ``none``, unless
+    it has choices. A flag that is not given
     leaves nothing in the namespace, so :func:`given_arguments` knows what the user asked for.
     """
     kinds = _kinds(config_class)
@@ -230,7 +231,7 @@ def add_arguments(parser: argparse.ArgumentParser, config_class: type[Config]) -
             settings["type"] = _reader(kind)
             settings["metavar"] = {int: "N", float: "X", str: field.name.upper()}[kind.base]
             if kind.choices:
-                settings["choices"] = [*kind.choices, *([None] if kind.optional else [])]
+                settings["choices"] = kind.choices
                 del settings["metavar"]  # argparse shows the choices
             if kind.many:
                 settings["nargs"] = "*"

@@ -79,9 +79,7 @@ class RunWriteError(RunError):
     """A run directory that cannot be written to; what was saved is untouched."""
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(
-            f"cannot write {path}: {problem}; free some space or choose another folder"
-        )
+        super().__init__(f"cannot write {path}: {problem}; mend that, or choose another folder")
 
 
 class RunDirectory:
