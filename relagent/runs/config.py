@@ -213,9 +213,9 @@ def from_json(config_class: type[ConfigT], data: Any) -> ConfigT:
 def add_arguments(parser: argparse.ArgumentParser, config_class: type[Config]) -> None:
     """Add one flag for each field: ``--n-envs N`` for ``n_envs``, ``--flag/--no-flag`` for a bool.
 
-    A tuple takes several values. A field that may be None takes ``none``, unless
-    it has choices. A flag that is not given
-    leaves nothing in the namespace, so :func:`given_arguments` knows what the user asked for.
+    A tuple takes several values. A field that may be None takes ``none``, unless it has choices. A
+    flag that is not given leaves nothing in the namespace, so :func:`given_arguments` knows what
+    the user asked for.
     """
     kinds = _kinds(config_class)
     for field in dataclasses.fields(config_class):
