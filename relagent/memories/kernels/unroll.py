@@ -34,7 +34,7 @@ _CELLS = {
 def untouched(module: nn.Module, kind: type) -> bool:
     """Whether calling the module computes what its class says, and nothing else happens."""
     hooks = (
-        _has_any_global_hook()  # type: ignore[no-untyped-call]
+        _has_any_global_hook()  # type: ignore[no-untyped-call]  # torch has no types there
         or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
