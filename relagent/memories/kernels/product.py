@@ -22,7 +22,7 @@ from relagent.memories.kernels.native import jit
 _WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
 VECTOR_BYTES = 64 if _WIDE else 32
 VECTORS = 4 if _WIDE else 2
-"""Tile of up to 4 rows by VECTORS vectors: as many accumulators as the registers hold."""
+"""Tile of up to 6 rows by VECTORS vectors: as many accumulators as the registers hold."""
 PANEL = 16
 """Columns of w that stand together, [M / PANEL, K, PANEL]: then a tile reads memory in order, and
 its part of w stays in the first-level cache whatever M is."""
@@ -161,8 +161,11 @@ def _tile_code(
 
 
 def _panel(vectors: int) -> Callable[..., None]:
-    """Return the product with one panel of w, ``vectors`` wide: tiles of 4 rows, then 2, then 1."""
-    four, two, one = (_tile(rows, vectors) for rows in (4, 2, 1))
+    """Return the product with one panel of w, ``vectors`` wide, in tiles of 4 rows.
+
+    Less than 4 rows cannot keep the multipliers busy: 6 or 7 that are left begin with a tile of 6.
+    """
+    six, four, two, one = (_tile(rows, vectors) for rows in (6, 4, 2, 1))
 
     @jit
     def panel(
@@ -174,6 +177,12 @@ def _panel(vectors: int) -> Callable[..., None]:
         out_at += column
         r = 0
         while r + 4 <= rows:
+            if rows - r == 6 or rows - r == 7:
+                six(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
+                out_at += 6 * out_stride
+                a_at += 6 * a_stride
+                r += 6
+                continue
             four(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
             out_at += 4 * out_stride
             a_at += 4 * a_stride
