@@ -8,7 +8,8 @@
 - :mod:`~relagent.runs.random_states`: every global random stream, taken and put back.
 - :mod:`~relagent.runs.resuming`: what going on with a run may change.
 - :mod:`~relagent.runs.provenance`: versions and commit; :mod:`~relagent.runs.machine`: the machine
-  in words; :mod:`~relagent.runs.device`: what it computes on.
+  in words; :mod:`~relagent.runs.device`: what it computes on; :mod:`~relagent.runs.allocator`:
+  memory that is kept between updates.
 - :mod:`~relagent.runs.progress`: how far training is.
 - :mod:`~relagent.runs.cli`: one-line errors, exit codes and a graceful stop.
 """

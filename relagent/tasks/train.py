@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from relagent.errors import RelagentError
 from relagent.memories import AnyState, detach_state, make_state
+from relagent.runs.allocator import keep_freed_memory
 from relagent.runs.checkpoint import save_file
 from relagent.runs.config import names_of, to_json
 from relagent.runs.device import computing_device
@@ -139,6 +140,7 @@ class Training:
         self.config = config
         self.device = computing_device(config.device)
         torch.set_num_threads(config.threads)
+        keep_freed_memory()
         self.task: Task = config.make_task()
         self.total = config.total_updates(self.task)
         self.interval = config.evaluation_interval(self.task)
