@@ -91,6 +91,17 @@ def test_a_wrong_flag_is_one_line(words: list[str], capsys: pytest.CaptureFixtur
     assert line.count("\n") == 1
 
 
+def test_an_unknown_flag_of_a_command_is_answered_by_its_own_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = ArgumentParser(prog="study")
+    parser.add_subparsers().add_parser("copy").add_argument("--T")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["copy", "--T", "3", "--epochs", "3"])
+    line = capsys.readouterr().err
+    assert line == "error: unrecognized arguments: --epochs 3 (see study copy --help)\n"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_asks_and_the_second_insists(
     number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]
