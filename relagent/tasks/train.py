@@ -353,6 +353,7 @@ class Training:
         write_atomically(run.path / "result.json", content)
         if diverged is None:
             print(_summary(result), file=sys.stderr)
+            print(f"next: python -m relagent.analysis {run.path}", file=sys.stderr)
         return True
 
 
