@@ -31,12 +31,13 @@ from relagent.analysis.symbols import symbol_states
 from relagent.picture import png
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.runs.config import Config, ConfigError, option, to_json
-from relagent.runs.directory import RunDirectory, RunWriteError
-from relagent.runs.files import reason, write_atomically
+from relagent.runs.directory import RunDirectory, writing
+from relagent.runs.files import write_atomically
 from relagent.runs.provenance import provenance
 from relagent.tasks.defaults import TASKS
 from relagent.tasks.run import LoadedModel, load_model
 
+MOST_SEQUENCES = 10_000
 MOST_ACTIONS = 100
 """Actions of an episode that get a row in the picture of choices."""
 
@@ -54,8 +55,9 @@ class AnalysisConfig(Config):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        if self.sequences < 1:
-            raise ConfigError("sequences", self.sequences, "it must be at least 1")
+        if not 1 <= self.sequences <= MOST_SEQUENCES:
+            rule = f"it must be at least 1 and at most {MOST_SEQUENCES:,}"
+            raise ConfigError("sequences", self.sequences, rule)
         if self.episode < 0:
             raise ConfigError("episode", self.episode, "it must not be negative")
 
@@ -92,13 +94,14 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
         RunWriteError: the page cannot be written.
         RelagentError: the agent does not fit the world asked for.
     """
-    make_page = _agent_page if _is_agent(run) else _task_page
+    loaded = load_policy(run) if _is_agent(run) else load_model(run)
     folder = Path(config.out) if config.out is not None else run / "analysis"
-    try:
+    with writing(folder):  # before much is computed
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunWriteError(folder, reason(error)) from error
-    page = make_page(run, config)
+    if isinstance(loaded, LoadedPolicy):
+        page = _agent_page(loaded, config)
+    else:
+        page = _task_page(loaded, config)
     _add_common_figures(page)
     found = page.findings.numbers() | page.extra
     numbers = {
@@ -113,11 +116,9 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
     files = {"analysis.json": json.dumps(numbers, indent=2).encode() + b"\n"}
     files |= {name: png(figure, dpi=110) for name, figure in page.figures.items()}
     files["analysis.md"] = _markdown(page, found).encode()  # last: it names the rest
-    try:
+    with writing(folder):
         for name, content in files.items():
             write_atomically(folder / name, content)
-    except OSError as error:
-        raise RunWriteError(folder, reason(error)) from error
     return folder / "analysis.md"
 
 
@@ -125,13 +126,12 @@ def _is_agent(run: Path) -> bool:
     return str(RunDirectory.open(run).read_settings().get("task")) not in TASKS
 
 
-def _task_page(run: Path, config: AnalysisConfig) -> Page:
+def _task_page(loaded: LoadedModel, config: AnalysisConfig) -> Page:
     """A supervised run, on sequences that it was not trained on."""
     for name in ("env", "greedy", "episode"):
         if getattr(config, name) != getattr(AnalysisConfig, name):
-            rule = f"{run} is a run of a supervised task, which plays no episodes: leave it out"
+            rule = "a run of a supervised task plays no episodes: leave it out"
             raise ConfigError(name, getattr(config, name), rule)
-    loaded: LoadedModel = load_model(run)
     taken = take_sequences(loaded, config.sequences)
     settings = loaded.config
     page = Page(
@@ -151,9 +151,8 @@ def _task_page(run: Path, config: AnalysisConfig) -> Page:
     return page
 
 
-def _agent_page(run: Path, config: AnalysisConfig) -> Page:
+def _agent_page(loaded: LoadedPolicy, config: AnalysisConfig) -> Page:
     """An agent, in episodes that it was not trained on."""
-    loaded: LoadedPolicy = load_policy(run)
     world = config.env or loaded.config.env
     episodes, sights = [], []
     for i in range(config.sequences):

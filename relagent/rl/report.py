@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from relagent.errors import RelagentError
-from relagent.runs.directory import RunWriteError
-from relagent.runs.files import reason, write_atomically
+from relagent.runs.directory import writing
+from relagent.runs.files import write_atomically
 from relagent.table import NOTHING, csv_text, markdown
 
 RESAMPLES = 10_000
@@ -278,10 +278,8 @@ class Report:
         }
         for suffix, content in contents.items():
             path = folder / f"transfer.{suffix}"
-            try:
+            with writing(path):
                 write_atomically(path, content)
-            except OSError as error:
-                raise RunWriteError(path, reason(error)) from error
 
     def to_json(self) -> str:
         """Everything, down to the single episode, as JSON without blanks."""

@@ -41,8 +41,7 @@ from relagent.rl.report import Report, Row
 from relagent.rl.train import TrainConfig
 from relagent.runs.config import Config, ConfigError, option, to_json
 from relagent.runs.device import computing_device
-from relagent.runs.directory import RunWriteError
-from relagent.runs.files import reason
+from relagent.runs.directory import RunWriteError, writing
 from relagent.runs.machine import available_cores
 from relagent.runs.provenance import provenance
 
@@ -265,10 +264,8 @@ def _folder(runs: Sequence[Path], config: TransferConfig) -> Path:
     if config.out is None and len(runs) != 1:
         raise TransferError("several runs make one report: say with --out where to write it")
     folder = Path(config.out) if config.out is not None else Path(runs[0]) / "transfer"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunWriteError(folder, reason(error)) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise RunWriteError(folder, "no permission")
     return folder

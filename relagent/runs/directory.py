@@ -104,7 +104,7 @@ class RunDirectory:
             RunWriteError: no permission or no space.
         """
         path = Path(path)
-        with _writing(path):
+        with writing(path):
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
@@ -143,7 +143,7 @@ class RunDirectory:
             RunWriteError: no permission or no space.
         """
         run = cls.open(path)
-        with _writing(run.path):
+        with writing(run.path):
             run._lock = _lock(run.path)
         return run
 
@@ -197,7 +197,7 @@ class RunDirectory:
             CheckpointWriteError: nothing was saved; what was there is untouched.
             RunWriteError: the metrics cannot reach the disk.
         """
-        with _writing(self._metrics), self._metrics.open("ab") as file:
+        with writing(self._metrics), self._metrics.open("ab") as file:
             os.fsync(file.fileno())
         return checkpoint.save_checkpoint(self.checkpoints, step, tensors, data)
 
@@ -226,7 +226,7 @@ class RunDirectory:
             RunWriteError: the row was not written; the file is as before.
         """
         row = {"step": step} | {name: _plain(value) for name, value in values.items()}
-        with _writing(self._metrics):
+        with writing(self._metrics):
             size = self._metrics.stat().st_size if self._metrics.exists() else 0
             try:
                 with self._metrics.open("ab") as file:
@@ -250,7 +250,7 @@ class RunDirectory:
             RunDamagedError: the provenance cannot be read.
             RunWriteError: no permission or no space.
         """
-        with _writing(self.path):
+        with writing(self.path):
             if provenance is not None:
                 known = self.read_provenance()
                 resumed = [*known.get("resumed", []), dict(provenance)]
@@ -320,7 +320,12 @@ def _lock(path: Path) -> IO[str]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Tell what the system refuses within as a line about ``path``.
+
+    Raises:
+        RunWriteError: an OSError was raised within.
+    """
     try:
         yield
     except OSError as error:

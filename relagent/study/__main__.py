@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from relagent.runs.cli import ArgumentParser, main_guard
-from relagent.runs.directory import RunWriteError
+from relagent.runs.directory import writing
 from relagent.study.command import add_results
 from relagent.study.supervised.command import add_commands as add_supervised
 from relagent.study.transfer.command import add_commands as add_transfer
@@ -31,11 +31,10 @@ def report(arguments: argparse.Namespace) -> int:
     """Make tables, figures and their page, of whatever study the results are."""
     from relagent.study.report import write_report
 
-    try:
-        for path in write_report(arguments.results):
-            print(path)
-    except OSError as error:
-        raise RunWriteError(arguments.results, error.strerror or str(error)) from error
+    with writing(arguments.results):
+        written = list(write_report(arguments.results))
+    for path in written:
+        print(path)
     return 0
 
 

@@ -190,6 +190,7 @@ def test_thin_lines_survive_a_small_picture() -> None:
     [
         (["nowhere"], "no run at nowhere"),
         (["{task}", "--sequences", "0"], "at least 1"),
+        (["{task}", "--sequences", "10001"], "at most 10,000"),
         (["{task}", "--env", "MiniGrid-Empty-5x5-v0"], "plays no episodes"),
         (["{agent}", "--env", "CartPole-v1"], "choose such a world"),
         (["{agent}", "--episode", "-1"], "negative"),
@@ -224,6 +225,7 @@ def test_bad_input_is_one_line(
     message = capsys.readouterr().err
     assert message.startswith("error: ") and message.count("\n") == 1
     assert said in message
+    assert not (places["strange"] / "analysis").exists()
 
 
 def test_the_command_exists() -> None:

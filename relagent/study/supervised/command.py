@@ -11,8 +11,7 @@ from typing import Any
 from relagent.memories import MEMORIES
 from relagent.runs.cli import count
 from relagent.runs.config import add_arguments
-from relagent.runs.directory import RunWriteError
-from relagent.runs.files import reason
+from relagent.runs.directory import writing
 from relagent.study.command import add_folders, add_results, add_runner, do_grid
 from relagent.study.supervised.grid import GRIDS, GridError, chosen_cells
 from relagent.study.supervised.task import SupervisedTask, in_order
@@ -127,10 +126,8 @@ def peak(arguments: argparse.Namespace) -> int:
     from relagent.study.supervised.peak import FILE, measure, read, write
 
     path = arguments.results / FILE
-    try:
+    with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunWriteError(path.parent, reason(error)) from error
     for point, peaks in measure(arguments.memories, sorted(set(arguments.delays)), read(path)):
         memory, T, definition, kernel = point
         print(f"{memory}, T = {T:,}: {definition:,.0f} MB, by the kernel {kernel:,.0f} MB")
