@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from relagent.memories import MEMORIES, MemoryOptionError
 from relagent.study.task import TaskError
 from relagent.tasks.config import OPTIONS, options_of
 
@@ -44,8 +45,8 @@ class Grid:
         """
         others = set(OPTIONS) - options_of(memory)
         own = {name: value for name, value in self.settings.items() if name not in others}
-        if memory == "goru":  # needs a power of 2: it keeps that of the defaults
-            own.pop("hidden_size", None)
+        if "hidden_size" in own and not _can_have(memory, own["hidden_size"]):
+            del own["hidden_size"]  # it keeps that of the defaults
         given = {name: value for name, value in given.items() if name not in others}
         usual = all(given.get(name, value) == value for name, value in self.form.items())
         return {**self.form, **(own if usual else {}), **given}
@@ -54,6 +55,14 @@ class Grid:
     def cells(self) -> list[Cell]:
         """All of them."""
         return [(T, memory) for delays, row in self.rows for T in delays for memory in row]
+
+
+def _can_have(memory: str, hidden_size: int) -> bool:
+    try:
+        MEMORIES[memory].check_hidden_size(hidden_size)
+    except MemoryOptionError:
+        return False
+    return True
 
 
 # Memories and delays of copy are those of Table 5 of the appendix of Kerg et al. 2020, with GORU
