@@ -113,7 +113,7 @@ def _inside_unit_disc(eigenvalues: ArrayLike) -> NDArray[np.complex128]:
     values = np.atleast_1d(np.asarray(eigenvalues, dtype=np.complex128))
     if values.size == 0:
         raise AnalysisInputError("there is no eigenvalue: give one at least")
-    if np.max(np.abs(values)) >= 1:
+    if not np.max(np.abs(values)) < 1:  # so that NaN is told
         raise AnalysisInputError(
             f"an eigenvalue has modulus {np.max(np.abs(values)):.4g}: Theorem 1 is about moduli "
             "smaller than 1"

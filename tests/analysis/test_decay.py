@@ -115,6 +115,7 @@ def test_leading_coefficient_does_not_vanish_on_a_grid() -> None:
 def test_wrong_requests_are_refused() -> None:
     for call in (
         lambda: decay.exponent([1.0]),
+        lambda: decay.exponent([float("nan")]),
         lambda: decay.exponent([]),
         lambda: decay.leading_term(0.5, 0, 3),
         lambda: decay.leading_term(0.5, 3, 2),
