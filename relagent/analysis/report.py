@@ -38,6 +38,7 @@ from relagent.tasks.defaults import TASKS
 from relagent.tasks.run import LoadedModel, load_model
 
 MOST_SEQUENCES = 10_000
+"""All of a task are looked at in one batch, which has to fit into memory."""
 MOST_ACTIONS = 100
 """Actions of an episode that get a row in the picture of choices."""
 

@@ -32,7 +32,7 @@ def report(arguments: argparse.Namespace) -> int:
     from relagent.study.report import write_report
 
     with writing(arguments.results):
-        written = list(write_report(arguments.results))
+        written = write_report(arguments.results)
     for path in written:
         print(path)
     return 0

@@ -163,7 +163,7 @@ def _tile_code(
 def _panel(vectors: int) -> Callable[..., None]:
     """Return the product with one panel of w, ``vectors`` wide, in tiles of 4 rows.
 
-    Less than 4 rows cannot keep the multipliers busy: 6 or 7 that are left begin with a tile of 6.
+    Fewer than 4 rows cannot keep the multipliers busy: 6 or 7 that are left begin with a tile of 6.
     """
     six, four, two, one = (_tile(rows, vectors) for rows in (6, 4, 2, 1))
 
