@@ -163,7 +163,7 @@ def _tile_code(
 def _panel(vectors: int) -> Callable[..., None]:
     """Return the product with one panel of w, ``vectors`` wide, in tiles of 4 rows.
 
-    Fewer than 4 rows cannot keep the multipliers busy: 6 or 7 that are left begin with a tile of 6.
+    Fewer than 4 rows cannot keep the multipliers busy: the last 6 or 7 begin with a tile of 6.
     """
     six, four, two, one = (_tile(rows, vectors) for rows in (6, 4, 2, 1))
 
@@ -176,18 +176,22 @@ def _panel(vectors: int) -> Callable[..., None]:
         depth = w.shape[1]
         out_at += column
         r = 0
-        while r + 4 <= rows:
-            if rows - r == 6 or rows - r == 7:
-                six(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
-                out_at += 6 * out_stride
-                a_at += 6 * a_stride
-                r += 6
-                continue
+        while rows - r >= 8:
             four(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
             out_at += 4 * out_stride
             a_at += 4 * a_stride
             r += 4
-        if r + 2 <= rows:
+        if rows - r >= 6:
+            six(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
+            out_at += 6 * out_stride
+            a_at += 6 * a_stride
+            r += 6
+        elif rows - r >= 4:
+            four(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
+            out_at += 4 * out_stride
+            a_at += 4 * a_stride
+            r += 4
+        if rows - r >= 2:
             two(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
             out_at += 2 * out_stride
             a_at += 2 * a_stride
