@@ -31,7 +31,7 @@ from relagent.analysis.symbols import symbol_states
 from relagent.picture import png
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.runs.config import Config, ConfigError, option, to_json
-from relagent.runs.directory import RunDirectory, writing
+from relagent.runs.directory import RunDirectory, output_folder, writing
 from relagent.runs.files import write_atomically
 from relagent.runs.provenance import provenance
 from relagent.tasks.defaults import TASKS
@@ -97,13 +97,18 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
     """
     loaded = load_policy(run) if _is_agent(run) else load_model(run)
     folder = Path(config.out) if config.out is not None else run / "analysis"
-    with writing(folder):  # before much is computed
-        folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(loaded, LoadedPolicy):
-        page = _agent_page(loaded, config)
-    else:
-        page = _task_page(loaded, config)
-    _add_common_figures(page)
+    with output_folder(folder):
+        if isinstance(loaded, LoadedPolicy):
+            page = _agent_page(loaded, config)
+        else:
+            page = _task_page(loaded, config)
+        _add_common_figures(page)
+        _write(page, run, config, folder)
+    return folder / "analysis.md"
+
+
+def _write(page: Page, run: Path, config: AnalysisConfig, folder: Path) -> None:
+    """Write the page, its numbers and its pictures."""
     found = page.findings.numbers() | page.extra
     numbers = {
         "run": run.resolve().name,
@@ -120,7 +125,6 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
     with writing(folder):
         for name, content in files.items():
             write_atomically(folder / name, content)
-    return folder / "analysis.md"
 
 
 def _is_agent(run: Path) -> bool:

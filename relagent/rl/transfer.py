@@ -6,7 +6,6 @@ Runs that differ only in their seed make one row of the table. How episodes are 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -41,7 +40,7 @@ from relagent.rl.report import Report, Row
 from relagent.rl.train import TrainConfig
 from relagent.runs.config import Config, ConfigError, option, to_json
 from relagent.runs.device import computing_device
-from relagent.runs.directory import RunWriteError, writing
+from relagent.runs.directory import output_folder
 from relagent.runs.machine import available_cores
 from relagent.runs.provenance import provenance
 
@@ -126,6 +125,14 @@ def evaluate(
     """
     groups = group_runs(runs)
     folder = _folder(runs, config)
+    with output_folder(folder):
+        report = _score(groups, config, progress)
+        report.write(folder)
+    return report, folder
+
+
+def _score(groups: Sequence[Group], config: TransferConfig, progress: Console | None) -> Report:
+    """Play all runs in all their worlds."""
     notes: list[str] = []
     places = [(group, world) for group in groups for world in worlds_of(group, config, notes)]
     for group, world in places:
@@ -150,7 +157,7 @@ def evaluate(
         for actions in ("sampled", "greedy"):
             episodes = {seed: next(played) for seed in group.runs}
             rows.append(_row(group, world, actions, episodes))
-    report = Report(
+    return Report(
         rows=tuple(rows),
         notes=tuple(notes),
         # Neither the folder nor the number of processes has any part in the scores.
@@ -171,8 +178,6 @@ def evaluate(
             for path, loaded in group.runs.values()
         ),
     )
-    report.write(folder)
-    return report, folder
 
 
 # What may differ between runs of one row: it does not change what is learned, or it is compared
@@ -260,15 +265,10 @@ def _has_time_limit(env_id: str) -> bool:
 
 
 def _folder(runs: Sequence[Path], config: TransferConfig) -> Path:
-    """The report's folder, made and writable."""
+    """The report's folder."""
     if config.out is None and len(runs) != 1:
         raise TransferError("several runs make one report: say with --out where to write it")
-    folder = Path(config.out) if config.out is not None else Path(runs[0]) / "transfer"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RunWriteError(folder, "no permission")
-    return folder
+    return Path(config.out) if config.out is not None else Path(runs[0]) / "transfer"
 
 
 def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) -> list[Episodes]:

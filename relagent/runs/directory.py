@@ -332,6 +332,29 @@ def writing(path: Path) -> Iterator[None]:
         raise RunWriteError(path, reason(error)) from error
 
 
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Make the folder that a long computation will write to, before it begins.
+
+    If the computation fails, a folder that was made for it and is still empty goes again.
+
+    Raises:
+        RunWriteError: it cannot be made, or nothing can be written to it.
+    """
+    made = not folder.exists()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunWriteError(folder, "no permission")
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+        raise
+
+
 def _plain(value: Any) -> int | float | str | None:
     if value is None or isinstance(value, int | str):
         return value

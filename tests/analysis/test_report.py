@@ -225,7 +225,7 @@ def test_bad_input_is_one_line(
     message = capsys.readouterr().err
     assert message.startswith("error: ") and message.count("\n") == 1
     assert said in message
-    assert not (places["strange"] / "analysis").exists()
+    assert not any((places[name] / "analysis").exists() for name in ("strange", "diverged"))
 
 
 def test_the_command_exists() -> None:

@@ -26,6 +26,7 @@ from relagent.runs.directory import (
     RunPathError,
     RunWriteError,
     default_run_path,
+    output_folder,
 )
 from relagent.runs.provenance import provenance
 
@@ -249,3 +250,22 @@ def test_provenance_names_versions_but_no_one(monkeypatch: pytest.MonkeyPatch) -
 def test_default_name() -> None:
     path = default_run_path("ALE/Pong-v5", "rel", 2)
     assert re.fullmatch(r"runs/ALE-Pong-v5-rel-s2-\d{8}-\d{6}", str(path))
+
+
+def test_a_folder_made_in_vain_goes_again(tmp_path: Path) -> None:
+    def compute(folder: Path, file: str | None = None) -> None:
+        with pytest.raises(ValueError, match="failed"), output_folder(folder):
+            assert folder.is_dir()
+            if file is not None:
+                (folder / file).touch()
+            raise ValueError("failed")
+
+    compute(tmp_path / "a" / "new")
+    assert not (tmp_path / "a" / "new").exists()
+    compute(tmp_path / "a")  # it was there before
+    assert (tmp_path / "a").is_dir()
+    compute(tmp_path / "kept", "half")
+    assert (tmp_path / "kept" / "half").is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(RunWriteError, match="file"), output_folder(tmp_path / "file"):
+        raise AssertionError("nothing is computed")

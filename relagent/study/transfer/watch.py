@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from relagent.memories.relevancy import RelevancyMemory
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.report import short_name
+from relagent.runs.directory import output_folder
 from relagent.study.transfer.episode import Moment, Slot, WatchError, record
 from relagent.study.transfer.view import title
 
@@ -73,22 +74,23 @@ def film(
         raise WatchError(f"{out} needs ffmpeg, which is not installed: write a .gif instead")
     if out.is_dir():
         raise WatchError(f"{out} is a folder: name a file")
-    out.parent.mkdir(parents=True, exist_ok=True)  # where it cannot be, nothing is played
-    played: list[tuple[int, list[Moment]]] = []
-    durations: list[int] = []
-    for number in range(first, first + episodes):
-        moments = record(loaded.policy, world, number, greedy=greedy)
-        last = moments[-1]
-        say(f"episode {number}: {last.over} after {len(moments)} steps, reward {last.reward:.3f}")
-        each = MILLISECONDS if len(moments) <= LONG else FAST_MILLISECONDS
-        durations += [each] * (len(moments) - 1) + [LAST_MILLISECONDS]
-        played.append((number, moments))
-    frames = (  # drawn one by one: an episode may have thousands
-        frame(moments, step, loaded, world, number)
-        for number, moments in played
-        for step in range(len(moments))
-    )
-    (_write_gif if out.suffix == ".gif" else _write_mp4)(out, frames, durations)
+    with output_folder(out.parent):
+        played: list[tuple[int, list[Moment]]] = []
+        durations: list[int] = []
+        for number in range(first, first + episodes):
+            moments = record(loaded.policy, world, number, greedy=greedy)
+            last = moments[-1]
+            end = f"{last.over} after {len(moments)} steps, reward {last.reward:.3f}"
+            say(f"episode {number}: {end}")
+            each = MILLISECONDS if len(moments) <= LONG else FAST_MILLISECONDS
+            durations += [each] * (len(moments) - 1) + [LAST_MILLISECONDS]
+            played.append((number, moments))
+        frames = (  # drawn one by one: an episode may have thousands
+            frame(moments, step, loaded, world, number)
+            for number, moments in played
+            for step in range(len(moments))
+        )
+        (_write_gif if out.suffix == ".gif" else _write_mp4)(out, frames, durations)
     return out
 
 
