@@ -78,6 +78,7 @@ def option(
     *,
     flag: str | None = None,
     role: Role = "result",
+    default_is: str | None = None,
 ) -> Any:
     """A field of a :class:`Config`.
 
@@ -86,8 +87,9 @@ def option(
         help: one sentence, shown by ``--help``.
         flag: the command-line flag, where it is not the field's name with dashes.
         role: what it decides.
+        default_is: what the command line takes instead of a default of the field, in words.
     """
-    metadata = {"help": help, "flag": flag, "role": role}
+    metadata = {"help": help, "flag": flag, "role": role, "default_is": default_is}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -210,12 +212,21 @@ def from_json(config_class: type[ConfigT], data: Any) -> ConfigT:
     return config_class(**data)
 
 
-def add_arguments(parser: argparse.ArgumentParser, config_class: type[Config]) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    config_class: type[Config],
+    defaults: Mapping[str, str] | None = None,
+) -> None:
     """Add one flag for each field: ``--n-envs N`` for ``n_envs``, ``--flag/--no-flag`` for a bool.
 
     A tuple takes several values. A field that may be None takes ``none``, unless it has choices. A
     flag that is not given leaves nothing in the namespace, so :func:`given_arguments` knows what
     the user asked for.
+
+    Args:
+        parser: gets the flags.
+        config_class: has the fields.
+        defaults: of this command where they are not those of the class: in words, for its help.
     """
     kinds = _kinds(config_class)
     for field in dataclasses.fields(config_class):
@@ -223,7 +234,7 @@ def add_arguments(parser: argparse.ArgumentParser, config_class: type[Config]) -
         settings: dict[str, Any] = {
             "dest": field.name,
             "default": argparse.SUPPRESS,
-            "help": _help(field).replace("%", "%%"),
+            "help": _help(field, (defaults or {}).get(field.name)).replace("%", "%%"),
         }
         if kind.base is bool:
             settings["action"] = argparse.BooleanOptionalAction
@@ -270,14 +281,17 @@ def _flag(field: dataclasses.Field[Any]) -> str:
     return field.metadata.get("flag") or "--" + field.name.replace("_", "-")
 
 
-def _help(field: dataclasses.Field[Any]) -> str:
+def _help(field: dataclasses.Field[Any], default: str | None = None) -> str:
     text = str(field.metadata.get("help", ""))
-    if field.default is dataclasses.MISSING:
-        return text
-    default = field.default
-    if isinstance(default, tuple):
-        default = " ".join(map(str, default)) or None
-    return f"{text} (default: {'none' if default is None else default})"
+    default = default or field.metadata.get("default_is")
+    if default is None:
+        if field.default is dataclasses.MISSING:
+            return text
+        many = isinstance(field.default, tuple)
+        default = " ".join(map(str, field.default)) if many else str(field.default)
+        if default in ("", "None"):
+            default = "none"
+    return f"{text} (default: {default})"
 
 
 def _reader(kind: _Kind) -> Callable[[str], Any]:

@@ -20,7 +20,7 @@ __all__ = ["DatasetConfig", "GeneratedConfig", "TaskConfig", "option"]
 Optimizer = Literal["adam", "rmsprop"]
 Nonlinearity = Literal["tanh", "relu", "modrelu"]
 
-_FROM_TABLE = "; the default depends on task and memory: see relagent/tasks/defaults.py"
+_FROM_TABLE = "by task and memory, see relagent/tasks/defaults.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +33,19 @@ class TaskConfig(Config):
 
     task: str = option(help="Name of the task.")
     memory: str = option("rel-rnn", f"Memory of the model: one of {', '.join(MEMORIES)}.")
-    hidden_size: int = option(help="Size of the hidden state" + _FROM_TABLE)
-    nonlinearity: Nonlinearity | None = option(help="Of memories without gates" + _FROM_TABLE)
-    nu: int | None = option(help="Length ν of rel's short-term buffer" + _FROM_TABLE)
-    rho: int | None = option(help="Size ρ of rel's relevant set" + _FROM_TABLE)
-    combine: Combine | None = option(
-        help="How hidden state and context make the macro-state" + _FROM_TABLE
+    hidden_size: int = option(help="Size of the hidden state.", default_is=_FROM_TABLE)
+    nonlinearity: Nonlinearity | None = option(
+        help="Of memories without gates.", default_is=_FROM_TABLE
     )
-    optimizer: Optimizer = option(help="What takes the steps" + _FROM_TABLE)
-    learning_rate: float = option(help="Step size" + _FROM_TABLE)
+    nu: int | None = option(help="Length ν of rel's short-term buffer.", default_is=_FROM_TABLE)
+    rho: int | None = option(help="Size ρ of rel's relevant set.", default_is=_FROM_TABLE)
+    combine: Combine | None = option(
+        help="How hidden state and context make the macro-state.", default_is=_FROM_TABLE
+    )
+    optimizer: Optimizer = option(help="What takes the steps.", default_is=_FROM_TABLE)
+    learning_rate: float = option(help="Step size.", default_is=_FROM_TABLE)
     orthogonal_learning_rate: float | None = option(
-        help="Step size of a recurrence that stays a rotation" + _FROM_TABLE
+        help="Step size of a recurrence that stays a rotation.", default_is=_FROM_TABLE
     )
     batch_size: int = option(10, "Sequences in a batch.")
     max_grad_norm: float = option(1.0, "The gradient's norm is clipped to this.")

@@ -35,6 +35,7 @@ class Example(Config):
     rho: int | None = option(5, "Relevant states; none for no limit.")
     sizes: tuple[int, ...] = option((5, 6), "Sizes.")
     parts: tuple[str, ...] | None = option(("a",), "Parts; none for all.")
+    size: int | None = option(None, "Units.", default_is="by memory")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,9 +101,20 @@ def test_help_names_every_flag_and_default(capsys: pytest.CaptureFixture[str]) -
         "--use-film, --no-use-film Condition on the text. (default: True)",
         "(default: 5 6)",
         "How. (default: none)",
+        "--size N Units. (default: by memory)",
     ):
         assert part in text
-    assert text.count("(default") == 8
+    assert text.count("(default") == 9
+
+
+def test_a_command_may_tell_of_other_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, Example, {"rho": "50% here", "size": "8"})
+    parser.print_help()
+    text = " ".join(capsys.readouterr().out.split())
+    assert "none for no limit. (default: 50% here)" in text
+    assert "Units. (default: 8)" in text
+    assert "Steps. (default: 5000000)" in text
 
 
 @pytest.mark.parametrize(

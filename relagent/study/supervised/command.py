@@ -33,7 +33,7 @@ def add_commands(commands: Any) -> None:
 def _grid_parser(parser: argparse.ArgumentParser, study: str, kind: type[TaskConfig]) -> None:
     grid = GRIDS[study]
     generated = issubclass(kind, GeneratedConfig)
-    add_arguments(parser, kind)
+    add_arguments(parser, kind, grid.defaults)
     for flag, instead in REFUSED.items():
         parser.add_argument(flag, dest="unused", help=argparse.SUPPRESS, type=_refuse(instead))
     parser.add_argument(

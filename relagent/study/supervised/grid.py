@@ -52,6 +52,13 @@ class Grid:
         return {**self.form, **(own if usual else {}), **given}
 
     @property
+    def defaults(self) -> dict[str, str]:
+        """In words, the settings of a study that are not the defaults of relagent.tasks."""
+        usual = " ".join(f"--{name} {value}" for name, value in self.form.items())
+        form = {name: str(value) for name, value in self.form.items()}
+        return form | {name: f"{value} with {usual}" for name, value in self.settings.items()}
+
+    @property
     def cells(self) -> list[Cell]:
         """All of them."""
         return [(T, memory) for delays, row in self.rows for T in delays for memory in row]

@@ -33,6 +33,17 @@ def command(
     return code, capfd.readouterr().err
 
 
+def test_help_tells_the_study_s_own_defaults(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["study", "mnist", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    said = " ".join(capfd.readouterr().out.split())
+    assert "7 makes 112 steps. (default: 7)" in said
+    assert "Sequences in a batch. (default: 32 with --group 7)" in said
+
+
 def test_a_grid_is_done_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
