@@ -99,7 +99,8 @@ def _take_over(
             places[m] = -1
             fill(history[m], 0)
             scores[m] = 0
-    places[incoming:] = np.arange(incoming, places.shape[0])
+    for place in range(incoming, places.shape[0]):
+        places[place] = place
     if plan.remember == FULL:
         fill(scores[incoming:], 0)
     return first
@@ -277,10 +278,8 @@ def backward(
             _raise_keys(scratch, b, trail.keys[b], 0, slots)
     if plan.remember == FULL:
         for b in range(begin, end):
-            places[b] = np.arange(slots)
-            for m in range(incoming):
-                if before.ages[b, m] < 0:
-                    places[b, m] = -1
+            for m in range(slots):
+                places[b, m] = -1 if m < incoming and before.ages[b, m] < 0 else m
     one = y.dtype.type(1)
     two = y.dtype.type(2) if plan.halve else one
     half = one / two
