@@ -23,8 +23,6 @@ from numba import types
 from numba.core import event
 from numba.extending import intrinsic
 
-from relagent.memories.kernels.records import Carried, Scratch, Trail, Weights
-
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _njit: Any = numba.njit  # its types change from version to version
 
@@ -74,47 +72,31 @@ class _Announcement(event.Listener):
         pass
 
 
-def _borrowed(context: Any, array: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        view = context.make_array(array)(context, builder, arguments[0])
+def _borrowed(_: Any, value: Any) -> Any:
+    def borrow(context: Any, builder: Any, kind: Any, argument: Any) -> Any:
+        if isinstance(kind, types.BaseTuple):
+            kinds: Any = kind
+            parts = [
+                borrow(context, builder, part, builder.extract_value(argument, i))
+                for i, part in enumerate(kinds)
+            ]
+            return context.make_tuple(builder, kind, parts)
+        view = context.make_array(kind)(context, builder, argument)
         view.meminfo = view.meminfo.type(None)
         return view._getvalue()
 
-    return array(array), code
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return borrow(context, builder, signature.args[0], arguments[0])
+
+    return value(value), code
 
 
 borrowed: Any = intrinsic(_borrowed)
-"""Return an array without its reference count, for as long as a caller holds the original.
+"""Return an array, or all arrays of a tuple, without a reference count: for as long as a caller
+holds the originals.
 
-Otherwise every slice of it costs two atomic operations, as much as the arithmetic on a row."""
-
-
-@jit
-def borrowed_all(
-    weights: Weights, before: Carried, trail: Trail, scratch: Scratch
-) -> tuple[Weights, Carried, Trail, Scratch]:
-    """See :data:`borrowed`."""
-    return (
-        Weights(
-            borrowed(weights.input), borrowed(weights.recurrent), borrowed(weights.key),
-            borrowed(weights.bias), borrowed(weights.energy), borrowed(weights.threshold),
-        ),
-        Carried(
-            borrowed(before.s), borrowed(before.c), borrowed(before.states),
-            borrowed(before.scores), borrowed(before.ages),
-        ),
-        Trail(
-            borrowed(trail.s), borrowed(trail.gates), borrowed(trail.cells),
-            borrowed(trail.history), borrowed(trail.keys), borrowed(trail.places),
-            borrowed(trail.first), borrowed(trail.log_total),
-        ),
-        Scratch(
-            borrowed(scratch.shortfalls), borrowed(scratch.alphas), borrowed(scratch.places),
-            borrowed(scratch.powers), borrowed(scratch.in_range), borrowed(scratch.query),
-            borrowed(scratch.d_h), borrowed(scratch.context), borrowed(scratch.cell),
-            borrowed(scratch.d_query),
-        ),
-    )  # fmt: skip
+Otherwise every slice of an array costs two atomic operations, as much as the arithmetic on a row.
+"""
 
 
 def _wide_vectors(context: Any) -> Any:

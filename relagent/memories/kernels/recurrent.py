@@ -30,7 +30,6 @@ from relagent.memories.kernels.cells import (
 from relagent.memories.kernels.native import (
     VERSION,
     borrowed,
-    borrowed_all,
     entry,
     jit,
     wide_vectors,
@@ -159,9 +158,8 @@ def forward(
     slots = trail.history.shape[1]
     incoming = slots - T
     half = y.dtype.type(0.5)
-    weights, before, trail, scratch = borrowed_all(weights, before, trail, scratch)
-    x, starts, y = borrowed(x), borrowed(starts), borrowed(y)
-    after = HandedOn(borrowed(after.states), borrowed(after.scores), borrowed(after.ages))
+    weights, x, starts, before = borrowed((weights, x, starts, before))
+    after, trail, y, scratch = borrowed((after, trail, y, scratch))
     shortfalls, alphas, places = scratch.shortfalls[begin], scratch.alphas[begin], scratch.places
     first = np.zeros(end - begin, np.int32)
     raised = scratch.query[begin]
@@ -263,13 +261,8 @@ def backward(
     columns = trail.gates.shape[2]
     slots = trail.history.shape[1]
     incoming = slots - T
-    weights, before, trail, scratch = borrowed_all(weights, before, trail, scratch)
-    starts, y, d_y = borrowed(starts), borrowed(y), borrowed(d_y)
-    gradients = Gradients(
-        borrowed(gradients.bias), borrowed(gradients.history), borrowed(gradients.keys),
-        borrowed(gradients.s), borrowed(gradients.c), borrowed(gradients.energy),
-        borrowed(gradients.threshold),
-    )  # fmt: skip
+    weights, starts, before, trail = borrowed((weights, starts, before, trail))
+    y, scratch, d_y, gradients = borrowed((y, scratch, d_y, gradients))
     shortfalls, alphas, places = scratch.shortfalls[begin], scratch.alphas[begin], scratch.places
     d_h, context, cell = scratch.d_h, scratch.context[begin], scratch.cell[begin]
     raised, d_query = scratch.query[begin], scratch.d_query[begin]

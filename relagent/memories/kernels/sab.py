@@ -150,9 +150,8 @@ def forward(
     wide_vectors()
     T, B, n = hidden.shape
     incoming = occupied.shape[1] - T
-    trail = _borrowed(trail)
-    best, alphas = borrowed(best), borrowed(alphas)
-    hidden, context, occupied = borrowed(hidden), borrowed(context), borrowed(occupied)
+    trail, best, alphas = borrowed((trail, best, alphas))
+    hidden, context, occupied = borrowed((hidden, context, occupied))
     for b in range(begin, end):
         energies = trail.energies[b]
         fill(best[b], -1)
@@ -228,10 +227,9 @@ def backward(
     T, B, n = d_hidden.shape
     incoming = d_energies.shape[1] - T
     one = w.dtype.type(1)
-    trail = _borrowed(trail)
-    d_hidden, d_context, d_history = borrowed(d_hidden), borrowed(d_context), borrowed(d_history)
-    d_energies, d_h, d_c, d_w = borrowed(d_energies), borrowed(d_h), borrowed(d_c), borrowed(d_w)
-    alphas, d_alphas, scratch = borrowed(alphas), borrowed(d_alphas), borrowed(scratch)
+    trail, d_hidden, d_context, d_history = borrowed((trail, d_hidden, d_context, d_history))
+    d_energies, d_h, d_c, d_w = borrowed((d_energies, d_h, d_c, d_w))
+    alphas, d_alphas, scratch = borrowed((alphas, d_alphas, scratch))
     for low in range(begin, end, TOGETHER):
         high = min(low + TOGETHER, end)
         for t in range(T - 1, -1, -1):
@@ -273,14 +271,6 @@ def _score_backward(d_energy: Any, w: Any, state: Any, d_state: Any, d_w: Any) -
     if d_energy != 0:
         add_scaled(d_state, d_energy, w)
         add_scaled(d_w, d_energy, state)
-
-
-@jit
-def _borrowed(trail: Trail) -> Trail:
-    return Trail(
-        borrowed(trail.s), borrowed(trail.gates), borrowed(trail.cells), borrowed(trail.history),
-        borrowed(trail.energies), borrowed(trail.best), borrowed(trail.time),
-    )  # fmt: skip
 
 
 class _Sequence(torch.autograd.Function):
