@@ -119,7 +119,7 @@ def transfer_figure(view: View) -> bytes:
 
 
 def _panels(count: int) -> tuple[Figure, list[Any]]:
-    columns = min(3, count)
+    columns = 2 if count == 4 else min(3, count)
     rows = -(-count // columns)
     width = 4.2 * columns if count > 1 else 6.4
     figure = Figure(figsize=(width, 0.9 + 3.1 * rows), layout="constrained")
