@@ -59,8 +59,13 @@ Each line is a seed, smallest first; empty: not run.""",
 
 DIVERGED = """\
 A run *diverged at* the update whose loss or gradient was no finite number, in training or in the
-evaluation behind it: training ended, and the score is of the last evaluation before, with the best
-of all evaluations where that was higher."""
+evaluation behind it: training ended, and the score is of {score}."""
+
+SCORE_OF_DIVERGED = {
+    "generated": "the last evaluation before, with the best\n"
+    "of all evaluations where that was higher",
+    "dataset": "the best epoch before",
+}
 
 PAPER = {
     "copy": """\
@@ -78,6 +83,8 @@ nnRNN 1.40 bpc (nnRNN repository).""",
 }
 
 DEVIATIONS = """\
+Where a run was given no other settings:
+
 - The macro-state of attentive memories is h + c as in the paper's equations; with modReLU, whose
   states have no bound, it is (h + c) / 2 as in the authors' code: as a sum, RelRNN's diverged on
   denoise; as a mean too its loss has spikes, and may diverge.
@@ -146,19 +153,20 @@ def _beside_the_grid(view: View, budget: int) -> str:
 
 
 def _results(view: View) -> str:
-    if "epochs" in view.results[0].config:
-        scored, curves = HOW_SCORED["dataset"], "Validation after each epoch"
+    kind = "dataset" if "epochs" in view.results[0].config else "generated"
+    if kind == "dataset":
+        scored, curves = HOW_SCORED[kind], "Validation after each epoch"
     else:
         curves = "Training loss, thinned; dotted: the best loss without a memory; a dot: solved"
         configs = [run.config for run in view.results]
         sequences = [config["evaluation_batches"] * config["batch_size"] for config in configs]
-        scored = HOW_SCORED["generated"].format(
+        scored = HOW_SCORED[kind].format(
             every=listed(str(config["evaluate_every"]) for config in configs),
             sequences=listed(str(number) for number in sequences),
             symbols=listed(f"{10 * number:,}" for number in sequences),
         )
     if any(run.diverged is not None for run in view.results):
-        scored += f"\n\n{DIVERGED}"
+        scored += "\n\n" + DIVERGED.format(score=SCORE_OF_DIVERGED[kind])
         curves += "; a cross: diverged"
     seeds = listed(str(run.seed) for run in view.results)
     name, numbers = _budgets(view)
@@ -242,9 +250,9 @@ def _fit(peaks: Peaks, memory: str) -> str:
 
 def _about_runs() -> str:
     return """\
-Minutes are those of one process with one thread, evaluations included, on a machine that did other
-things besides. Peak memory is that of the whole process, Python and libraries included; on a GPU
-that of the tensors there. Of a run that was resumed, it is that of its last part."""
+Minutes are those of one process, evaluations included, on a machine that did other things besides.
+Peak memory is that of the whole process, Python and libraries included; on a GPU that of the
+tensors there. Of a run that was resumed, it is that of its last part."""
 
 
 def _settings(view: View) -> str:

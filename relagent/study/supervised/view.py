@@ -122,12 +122,12 @@ class View:
         return self._cells(lambda runs: any(map(short, runs)))
 
     def _cells(self, wanted: Callable[[list[SupervisedResult]], bool]) -> dict[str, list[str]]:
-        """Cells of the grid by what their runs of planned seeds are: form of task -> memories."""
+        """Cells of the grid by what their runs of planned settings are: form -> memories."""
         grid = GRIDS[self.study]
         cells: dict[str, list[str]] = {}
         for T, memory in grid.cells:
             name = f"T{T}" if T is not None else _default_variant(self.study)
-            if wanted([run for run in self.runs(name, memory) if run.seed < grid.seeds]):
+            if wanted([run for run in self.runs(name, memory) if planned(run, budget=1)]):
                 cells.setdefault(name, []).append(memory)
         return cells
 

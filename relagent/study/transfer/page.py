@@ -19,7 +19,7 @@ from relagent.study.transfer.tables import (
     untold_rows,
 )
 from relagent.study.transfer.task import TransferTask
-from relagent.study.transfer.view import View, title
+from relagent.study.transfer.view import View, planned_steps, title
 from relagent.study.words import backends, commits, listed, machines, untold_sessions, versions
 from relagent.table import markdown
 
@@ -110,6 +110,8 @@ def _evaluation_options(run: RunResult) -> str:
     own = ""
     if run.protocol not in NAMES:
         own = f" --protocol {run.command[run.command.index('--protocol') + 1]}"
+    elif run.config["steps"] != planned_steps(run):
+        own = f" --steps {run.config['steps']}"
     return own + "".join(
         f" --{name} {run.evaluation[name]}"
         for name, value in usual.items()
@@ -142,7 +144,8 @@ def _protocol(view: View, name: str) -> str:
         "### Probability that RelLSTM scores higher" if len(heading) > 1 else "",
         "Of a run of RelLSTM against a run of the other memory (Agarwal et al. 2021); 0.50 is no "
         "difference. Over all pairs it is the mean over those that both have run. An interval of "
-        "no width says that all runs of one lie above all of the other, and no more."
+        "no width says that all runs of one lie above all of the other (0.00 or 1.00) or that all "
+        "are equal (0.50), and no more."
         if len(heading) > 1 else "",
         markdown(heading, rows) if len(heading) > 1 else "",
         "### Every size, sampled and greedy",

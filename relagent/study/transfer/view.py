@@ -180,7 +180,11 @@ class View:
 
     def missing(self) -> dict[str, dict[str, list[int]]]:
         """What the protocols plan and no result has: ``"ours rel"`` -> pair -> seeds."""
-        have = {(r.protocol, r.memory, r.pair, r.seed) for r in self.results}
+        have = {
+            (r.protocol, r.memory, r.pair, r.seed)
+            for r in self.results
+            if r.protocol in NAMES and r.config["steps"] == planned_steps(r)
+        }
         gaps: dict[str, dict[str, list[int]]] = {}
         for name in NAMES:
             plan = load_protocol(name)
@@ -211,6 +215,12 @@ class View:
                                 }
                                 table.append(row | _numbers(cell) | paper_numbers(pair, world))
         return table
+
+
+def planned_steps(run: RunResult) -> int:
+    """Training steps that a known protocol plans for such a run."""
+    pair = next(pair for pair in PAIRS if pair.name == run.pair)
+    return load_protocol(run.protocol).config(pair, run.memory, run.seed).steps
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:

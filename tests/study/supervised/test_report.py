@@ -104,6 +104,9 @@ def test_the_page_names_what_was_not_run_and_what_not_to_the_end(tmp_path: Path)
     # A seed beside the plan stands for none of the plan.
     beside = missing(synthetic("ptb", "lstm", seed=1, epochs=100, accuracy=0.6))
     assert "not solved before:\n\n- PTB: LSTM." in beside
+    # Nor do other settings.
+    other = missing(synthetic("ptb", "lstm", epochs=100, hidden_size=64))
+    assert "not run:\n\n- PTB: LSTM." in other
     assert "Nothing" in missing(synthetic("ptb", "lstm", epochs=100, accuracy=0.6))
 
 
@@ -147,7 +150,13 @@ def test_test_scores_of_data(tmp_path: Path) -> None:
     write_report(folder)
     page = (folder / "README.md").read_text()
     assert "0.144 bpc, epoch 4 of 4" in page
-    assert "- PTB: RelRNN." in page
+    assert "diverged at" not in page
+    write(folder, synthetic("ptb", "rel-rnn", updates=1000, epochs=4, diverged=1001))
+    write_report(folder)
+    page = (folder / "README.md").read_text()
+    assert "epoch 4 of 4, diverged at 1,001" in page
+    assert "the score is of the best epoch before." in page
+    assert "before:\n\n- PTB: LSTM." in page
 
 
 def test_results_of_two_studies_are_no_report(folder: Path, tmp_path: Path) -> None:

@@ -160,6 +160,25 @@ def test_what_is_missing_is_named(view: View, folder: Path) -> None:
     assert "doorkey: 1, 2." in page
 
 
+def test_runs_of_other_settings_are_no_seeds(tmp_path: Path) -> None:
+    pair = pair_named("doorkey")
+
+    def trained(seed: int, **settings: Any) -> None:
+        result = synthetic("ours", pair, "rel", seed, (0.9, 0.5))
+        result = replace(result, config={**result.config, **settings})
+        result.write(tmp_path / "runs" / f"{result.name}.json")
+
+    trained(0)
+    trained(1, steps=8192)
+    with pytest.raises(ReportError, match=r"s0 was trained with steps 5000000, .*s1 with 8192"):
+        write_report(tmp_path)
+    trained(0, steps=8192, threads=2)  # alike but for the machine
+    write_report(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert "relagent.study table4 --steps 8192 --episodes 4" in page
+    assert View(read_results(tmp_path)).missing()["ours rel"]["doorkey"] == [0, 1, 2, 3, 4]
+
+
 def test_the_csv_holds_the_numbers(folder: Path) -> None:
     with (folder / "table4.csv").open() as file:
         rows = list(csv.DictReader(file))
