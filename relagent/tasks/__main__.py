@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from relagent.runs.cli import ArgumentParser, GracefulStop, count, main_guard
 from relagent.runs.config import add_arguments, given_arguments
-from relagent.runs.directory import RunDirectory
+from relagent.runs.directory import RunDirectory, writing
 from relagent.runs.resuming import ResumeError
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.defaults import TASKS, default_config
 from relagent.tasks.run import load_model, read_task_config
 from relagent.tasks.train import resume, train
-from relagent.tasks.transfer import transfer, write_scores
+from relagent.tasks.transfer import add_score, transfer
 
 TRANSFER_FILE = "transfer-copy.json"
 
@@ -57,7 +55,7 @@ def train_command(arguments: argparse.Namespace) -> int:
             if trained != arguments.task:
                 raise ResumeError(
                     f"{arguments.resume} is a run of {trained}: go on with python -m "
-                    f"relagent.tasks {trained} --resume {arguments.resume}"
+                    f"relagent.tasks {trained} --resume {shlex.quote(str(arguments.resume))}"
                 )
             finished = resume(arguments.resume, given, lambda: stop.requested)
     return 0 if finished else stop.exit_code
@@ -85,22 +83,17 @@ def transfer_command(arguments: argparse.Namespace) -> int:
     """Score a run at other delays."""
     loaded = load_model(arguments.run, arguments.device)
     delays = list(dict.fromkeys(arguments.T))
-    table = Table("T", "accuracy", "loss", "sequences")
-    scores = []
+    path = arguments.run / TRANSFER_FILE
     for T in delays:
         (score,) = transfer(loaded, [T], batches=arguments.batches, batch_size=arguments.batch_size)
-        scores.append(score)
-        table.add_row(
-            f"{T:,}",
-            f"{100 * score.score.accuracy:.2f}%",
-            f"{score.score.loss:.5f}",
-            f"{score.sequences:,}",
+        print(
+            f"T = {T:,}: accuracy {100 * score.score.accuracy:.2f}%, loss {score.score.loss:.5f}, "
+            f"{score.sequences:,} sequences",
+            flush=True,
         )
-    path = arguments.run / TRANSFER_FILE
-    write_scores(path, loaded, scores)
-    console = Console()
-    console.print(table)
-    console.print(f"written to {path}", highlight=False)
+        with writing(path):
+            add_score(path, loaded, score)
+    print(f"written to {path}")
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from relagent.errors import RelagentError
-from relagent.runs.files import write_atomically
+from relagent.runs.files import read_or_empty, write_atomically
 from relagent.tasks.base import Score, Stream, count_correct, cross_entropy, generator
 from relagent.tasks.config import GeneratedConfig
 from relagent.tasks.run import LoadedModel
@@ -81,14 +81,18 @@ def _score(
     return TransferScore(T, Score(loss, correct, scored), batches * batch_size)
 
 
-def write_scores(path: Path, loaded: LoadedModel, scores: Sequence[TransferScore]) -> None:
-    """Write scores as JSON."""
+def add_score(path: Path, loaded: LoadedModel, score: TransferScore) -> None:
+    """Write a score into a JSON file, beside those of the same weights at other delays."""
     config: Any = loaded.config
-    content = {
+    model = {
         "task": config.task,
         "memory": config.memory,
         "trained_T": config.T,
         "updates": loaded.updates,
-        "scores": [score.numbers() for score in scores],
     }
+    known = read_or_empty(path)
+    same = all(known.get(name) == value for name, value in model.items())
+    others = [row for row in known.get("scores", []) if row["T"] != score.T] if same else []
+    scores = sorted([*others, score.numbers()], key=lambda row: row["T"])
+    content = {**model, "scores": scores}
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")

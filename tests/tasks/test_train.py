@@ -21,7 +21,7 @@ from relagent.tasks.defaults import default_config
 from relagent.tasks.evaluate import evaluate
 from relagent.tasks.run import OtherDataError, load_model
 from relagent.tasks.train import DivergenceError, Training, resume, train
-from relagent.tasks.transfer import TransferError, transfer, write_scores
+from relagent.tasks.transfer import TransferError, add_score, transfer
 
 from .standins import write_mnist, write_ptb
 
@@ -325,5 +325,5 @@ def test_a_loss_that_overflows_at_another_delay_is_left_out(tmp_path: Path) -> N
         next(iter(loaded.model.parameters())).fill_(torch.nan)
     (score,) = transfer(loaded, [5], batches=1, batch_size=2)
     assert set(score.numbers()) == {"T", "accuracy", "sequences"}
-    write_scores(tmp_path / "scores.json", loaded, [score])
+    add_score(tmp_path / "scores.json", loaded, score)
     assert json.loads((tmp_path / "scores.json").read_text())["scores"] == [score.numbers()]
