@@ -9,6 +9,7 @@ that keeps the record short.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -346,7 +347,8 @@ def _learn(
         if checkpoints.stopped:
             print(
                 f"stopped after {checkpoints.saved_at:,} steps; go on with: "
-                f"python train_rl.py --resume {run.path}{changed_options(run, config)}",
+                f"python train_rl.py --resume {shlex.quote(str(run.path))}"
+                f"{changed_options(run, config)}",
                 file=sys.stderr,
             )
             return False
@@ -356,7 +358,7 @@ def _learn(
         logger.close()
         worlds.close()
     print(f"trained for {model.num_timesteps:,} steps{_summary(model)}", file=sys.stderr)
-    print(f"next: python evaluate_transfer.py {run.path}", file=sys.stderr)
+    print(f"next: python evaluate_transfer.py {shlex.quote(str(run.path))}", file=sys.stderr)
     return True
 
 

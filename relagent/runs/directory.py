@@ -16,6 +16,7 @@ import fcntl
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -47,7 +48,8 @@ class RunExistsError(RunError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} holds a run already; continue it with --resume {path} or choose another folder"
+            f"{path} holds a run already; continue it with --resume "
+            f"{shlex.quote(str(path))} or choose another folder"
         )
 
 
@@ -253,7 +255,10 @@ class RunDirectory:
         with writing(self.path):
             if provenance is not None:
                 known = self.read_provenance()
-                resumed = [*known.get("resumed", []), dict(provenance)]
+                before = known.get("resumed", [])
+                if not isinstance(before, list):
+                    raise RunDamagedError(self.path / "provenance.json", "resumed is no list")
+                resumed = [*before, dict(provenance)]
                 self._write("provenance.json", {**known, "resumed": resumed})
             kept = b"".join(line for line, row in self._rows() if row["step"] <= step)
             write_atomically(self._metrics, kept)

@@ -68,7 +68,7 @@ class TrainingProgress:
             rate = (done - self.first) / (now - self.begun)
             left = (self.total - done) / rate / 60 if rate else float("inf")
             print(
-                f"{done:,}/{self.total:,} {self.unit}, {_rate(rate)} {self.unit}/s, "
+                f"{done:,}/{self.total:,} {self.unit}, {rate_words(rate)} {self.unit}/s, "
                 f"{left:.1f} min left" + (f", {self.figures}" if self.figures else ""),
                 file=sys.stderr,
                 flush=True,
@@ -83,8 +83,9 @@ class _Rate(ProgressColumn):
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{_rate(task.speed) if task.speed else '-'} {self.unit}/s")
+        return Text(f"{rate_words(task.speed) if task.speed else '-'} {self.unit}/s")
 
 
-def _rate(value: float) -> str:
+def rate_words(value: float) -> str:
+    """Steps or updates per second, with a decimal where it tells something."""
     return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"

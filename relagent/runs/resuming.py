@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -43,7 +44,7 @@ def changed_options(run: RunDirectory, config: Config) -> str:
     """Return the words of a command line that repeat what differs from the run's settings."""
     known = to_json(run.read_config(type(config)))
     return "".join(
-        f" --{name.replace('_', '-')} {value}"
+        f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
         for name, value in to_json(config).items()
         if value != known[name]
     )

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from relagent.runs.progress import rate_words
 from relagent.study.task import Task
 from relagent.table import NOTHING
 
@@ -98,7 +99,7 @@ class Line:
             self.task.name,
             f"{state}: {self.note}" if self.note else state,
             f"{self.done:,}",
-            f"{self.rate:,.0f}" if self.rate and self.active else NOTHING,
+            rate_words(self.rate) if self.rate and self.active else NOTHING,
             f"{self.figure:.3f}" if self.figure is not None else NOTHING,
             duration(self.eta),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -66,6 +67,8 @@ class Clock:
             try:
                 self.before = float(json.loads(path.read_bytes()))
             except (ValueError, TypeError):
+                self.before = 0.0
+            if not math.isfinite(self.before):
                 self.before = 0.0
         self.begun = time.monotonic()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -330,7 +331,8 @@ class Training:
         if not done:
             print(
                 f"stopped after {self.update:,} updates; go on with: python -m relagent.tasks "
-                f"{self.config.task} --resume {run.path}{changed_options(run, self.config)}",
+                f"{self.config.task} --resume {shlex.quote(str(run.path))}"
+                f"{changed_options(run, self.config)}",
                 file=sys.stderr,
             )
             return False
@@ -353,7 +355,9 @@ class Training:
         write_atomically(run.path / "result.json", content)
         if diverged is None:
             print(_summary(result), file=sys.stderr)
-            print(f"next: python -m relagent.analysis {run.path}", file=sys.stderr)
+            print(
+                f"next: python -m relagent.analysis {shlex.quote(str(run.path))}", file=sys.stderr
+            )
         return True
 
 

@@ -101,6 +101,10 @@ def test_who_resumed_is_noted(tmp_path: Path) -> None:
     RunDirectory.open_for_resume(tmp_path).close()  # took it over, and did not go on
     known = RunDirectory.open(tmp_path).read_provenance()
     assert known == {"device": "cpu", "resumed": [{"device": "cuda"}, {"device": "cpu"}]}
+    (tmp_path / "provenance.json").write_text('{"resumed": 5}')
+    run = RunDirectory.open_for_resume(tmp_path)
+    with run, pytest.raises(RunDamagedError, match="provenance"):
+        run.rewind(0, {"device": "cpu"})
 
 
 HOLD = """

@@ -50,6 +50,7 @@ def test_speed_and_time_left(make_task: MakeTask) -> None:
     metrics(task, 64, 192)
     line.look(now=104.0)
     assert (line.rate, line.figure) == (32.0, 0.192)
+    assert line.cells()[3] == "32.0"
     assert line.eta == (512 - 192) / 32
     metrics(task, 512)
     line.look(now=105.0)

@@ -83,6 +83,19 @@ def test_scores_at_other_delays(
         assert [score["T"] for score in content["scores"]] == [7, 30]
         assert all(score["sequences"] == 6 for score in content["scores"])
         assert all(0 <= score["accuracy"] <= 1 for score in content["scores"])
+    assert command(monkeypatch, "transfer-copy", "copy", "--T", "9", "7", "--batches", "1") == 0
+    content = json.loads(Path("copy", "transfer-copy.json").read_bytes())
+    assert [(score["T"], score["sequences"]) for score in content["scores"]] == [
+        (7, 100), (9, 100), (30, 6),
+    ]  # fmt: skip
+
+    Path("copy/transfer-copy.json").unlink()
+    Path("copy/transfer-copy.json").mkdir()
+    capsys.readouterr()
+    assert command(monkeypatch, "transfer-copy", "copy", "--T", "7", "--batches", "1") == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("T = 7: accuracy ")
+    assert said.err.startswith("error: cannot write copy/transfer-copy.json")
 
 
 def test_the_default_memory_and_its_settings(
@@ -101,7 +114,7 @@ def test_signals_save(tmp_path: Path) -> None:
     codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
     children = {
         number: subprocess.Popen(
-            [sys.executable, "-m", "relagent.tasks", *words, number.name],
+            [sys.executable, "-m", "relagent.tasks", *words, f"a {number.name}"],
             cwd=tmp_path,
             stderr=subprocess.PIPE,
             text=True,
@@ -111,12 +124,12 @@ def test_signals_save(tmp_path: Path) -> None:
     deadline = time.monotonic() + 240
     for number, child in children.items():
         with child:
-            metrics = tmp_path / number.name / "metrics.jsonl"
+            metrics = tmp_path / f"a {number.name}" / "metrics.jsonl"
             while not (metrics.exists() and metrics.stat().st_size > 0):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             child.send_signal(number)
             _, err = child.communicate(timeout=120)
         assert child.returncode == codes[number], err
-        assert f"go on with: python -m relagent.tasks copy --resume {number.name}" in err
-        assert len(list((tmp_path / number.name / "checkpoints").glob("*.safetensors"))) == 1
+        assert f"go on with: python -m relagent.tasks copy --resume 'a {number.name}'" in err
+        assert len(list((tmp_path / f"a {number.name}" / "checkpoints").glob("*.safetensors"))) == 1

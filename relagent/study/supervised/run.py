@@ -43,7 +43,7 @@ def _train(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
 
     def go_on(update: int) -> bool:
         made = read_outcome(task.run)
-        if made.get("updates") == update and made["validation"] is not None:
+        if made.get("updates") == update and made.get("validation") is not None:
             ended = made["solved"] or made["diverged"]
             if task.enough(ended, made["config"]):
                 return True
