@@ -192,6 +192,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
         (["--device", "cpu:"], "auto, cpu or cuda"),
         (["--seed", "5000000000"], "less than 2**32"),
         (["--memory", "lstm", "--rho", "3"], "lstm takes none"),
+        (["--env", "CartPole-v1", "--blind-spells", "0.5"], "CartPole-v1 is no grid world"),
         (["--batch-size", "1"], "whole worlds"),
         (["--parts", "smell"], "smell"),
         (["--step", "5"], "--step"),
@@ -211,6 +212,21 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     assert errors.startswith("error: ") and errors.count("\n") == 1
     assert says in errors
     assert not (tmp_path / "run").exists()
+
+
+def test_what_changes_a_run_on_resuming_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--env", "CartPole-v1", "--memory", "none", "--n-envs", "2", "--n-steps", "8"]
+    words += ["--learning-rate-end", "0", "--steps", "16", "--run-dir", str(tmp_path)]
+    assert call(monkeypatch, *words) == 0
+    capsys.readouterr()
+    assert call(monkeypatch, "--resume", tmp_path, "--steps", "32") == 0
+    warning = "warning: the step size was to be annealed over 16 steps, now over 32"
+    assert warning in capsys.readouterr().err
+    monkeypatch.setattr("relagent.rl.train.backend_of", lambda worlds: "another 1.0")
+    assert call(monkeypatch, "--resume", tmp_path, "--steps", "48") == 2
+    assert "simulated by another 1.0, saved with gymnasium" in capsys.readouterr().err
 
 
 def test_an_old_run_is_never_written_over(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -27,12 +30,15 @@ class ExploringStarts:
         action_space: whose actions are drawn; Discrete, unless ``most`` is 0.
 
     Raises:
-        ExploringStartsError: a negative number, or another kind of action.
+        ExploringStartsError: a negative or broken number, or another kind of action.
     """
 
     def __init__(self, most: int, action_space: spaces.Space[object]) -> None:
-        if most < 0:
-            raise ExploringStartsError(f"exploring_starts={most} cannot work: use 0 or more")
+        number: Any = most  # users may give anything
+        if not isinstance(number, Integral) or most < 0:
+            raise ExploringStartsError(
+                f"exploring_starts={most} cannot work: use a whole number, 0 or more"
+            )
         if most > 0 and not isinstance(action_space, spaces.Discrete):
             raise ExploringStartsError(
                 f"exploring_starts={most} cannot work with actions from {action_space}: random "

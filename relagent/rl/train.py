@@ -29,6 +29,7 @@ from relagent.envs import (
     UnsupportedSpaceError,
     backend_of,
     check_parts,
+    make_env,
     make_vec_env,
 )
 from relagent.envs.make import Backend
@@ -91,7 +92,9 @@ class TrainConfig(Config):
         "Open every second training episode in a grid world with up to this many random actions.",
     )
     short_sight: float = option(
-        0.5, "Share of the training episodes in which a grid's view reaches less far."
+        0.5,
+        "Share of the training episodes in which a grid's view reaches less far. Such episodes "
+        "count in no score that training logs, nor do those of the next two.",
     )
     blind_spells: float = option(
         0.0, "Share of the training episodes with spells in which a grid's view shows nothing."
@@ -169,7 +172,7 @@ class TrainConfig(Config):
             given: the settings that the user named.
 
         Raises:
-            ConfigError: the memory has no such option, or a minibatch would be larger.
+            ConfigError: memory or world have no such option, or a minibatch would be larger.
         """
         for name in ("combine", "nu", "rho"):
             if name in given and name not in self.memory_options:
@@ -177,6 +180,9 @@ class TrainConfig(Config):
         if "batch_size" in given and self.batch_size < self.n_steps:
             rule = f"minibatches take whole worlds of {self.n_steps} steps: ask for that or more"
             raise ConfigError("batch_size", self.batch_size, rule)
+        for name in ("exploring_starts", "short_sight", "blind_spells", "dead_cells"):
+            if given.get(name) and not is_grid_space(make_env(self.env).observation_space):
+                raise ConfigError(name, given[name], f"{self.env} is no grid world: leave it out")
 
 
 def train(
@@ -221,6 +227,12 @@ def resume(
     """
     known = RunDirectory.open(path).read_config(TrainConfig)
     config = config_for_resume(known, changes or {})
+    if config.steps != known.steps and config.learning_rate_end is not None:
+        print(
+            f"warning: the step size was to be annealed over {known.steps:,} steps, now over "
+            f"{config.steps:,}: it jumps, and the run is like none of either length",
+            file=sys.stderr,
+        )
     model, worlds = make_model(config)
     where = provenance(device=str(model.device), backend=backend_of(worlds))
     with RunDirectory.open_for_resume(path) as run:
@@ -230,7 +242,10 @@ def resume(
             return _learn(config, model, worlds, run, stop)
         state, checkpoint = read_training(run)
         restore_model(model, state["model"])
-        if not _equal(worlds.replay(state["worlds"]), state["model"]["observations"]):
+        simulator, before = (name.split()[0] for name in (backend_of(worlds), state["backend"]))
+        if simulator != before or not _equal(
+            worlds.replay(state["worlds"]), state["model"]["observations"]
+        ):
             raise ResumeError(
                 f"{config.env} did not come back to where it was (simulated by "
                 f"{backend_of(worlds)}, saved with {state['backend']}): resume with the versions "

@@ -181,7 +181,8 @@ def _score(groups: Sequence[Group], config: TransferConfig, progress: Console | 
 
 
 # What may differ between runs of one row: it does not change what is learned, or it is compared
-# by what came of it (the steps really trained, the backend really used).
+# by what came of it (the steps really trained, the backend really used). Where the step size is
+# annealed, the steps that were planned count as well.
 _IGNORED = ("seed", "steps", "backend", "device", "threads")
 
 
@@ -201,6 +202,8 @@ def group_runs(paths: Sequence[Path]) -> list[Group]:
             "steps": loaded.steps,
             "backend": loaded.backend,
         }
+        if loaded.config.learning_rate_end is not None:  # at these steps it had got that far
+            settings["annealed_over"] = loaded.config.steps
         group = next((g for g in groups if g.settings == settings), None)
         if group is None:
             group = Group(settings)
@@ -230,7 +233,7 @@ def _label(group: Group, groups: Sequence[Group]) -> str:
         f"{name}={value}"
         for name, value in group.settings.items()
         # Steps and backends have columns of their own.
-        if name not in ("steps", "backend") and any(other[name] != value for other in rivals)
+        if name not in ("steps", "backend") and any(other.get(name) != value for other in rivals)
     ]
     return " ".join([memory, *differing])
 
@@ -241,6 +244,8 @@ def worlds_of(group: Group, config: TransferConfig, notes: list[str]) -> tuple[s
     pair, ladder = pair_of(env), ladder_of(env)
     if pair is None:
         worlds = ladder
+        if config.ladder and len(ladder) == 1:
+            notes.append(f"{env} is of no family with other sizes: --ladder adds none.")
         if not config.worlds:
             notes.append(
                 f"{env} has no test world in the paper: it is played alone; name others with --env."

@@ -114,7 +114,9 @@ def test_without_openings_no_random_number_is_drawn() -> None:
 
 
 def test_impossible_openings_are_refused() -> None:
-    with pytest.raises(ExploringStartsError, match="use 0 or more"):
-        ExploringStarts(-1, spaces.Discrete(2))
+    number: Any
+    for number in (-1, 2.5):
+        with pytest.raises(ExploringStartsError, match="use a whole number, 0 or more"):
+            ExploringStarts(number, spaces.Discrete(2))
     with pytest.raises(ExploringStartsError, match="need Discrete actions; use 0"):
         ExploringStarts(1, spaces.Box(0, 1, (2,)))

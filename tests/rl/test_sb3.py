@@ -27,6 +27,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
+from relagent.envs import ImpairedSightVecEnv, Impairments, make_env
 from relagent.memories import MEMORIES
 from relagent.memories.full import FullState
 from relagent.rl import MemoryPPO
@@ -145,6 +146,22 @@ def test_an_environment_its_id_and_subprocesses() -> None:
         assert small_model(helper, "rel").learn(2 * 12 * 2).num_timesteps == 48
     finally:
         helper.close()
+
+
+def test_impaired_sight_in_subprocesses() -> None:
+    worlds = SubprocVecEnv([lambda: make_env("MiniGrid-Empty-5x5-v0")] * 2)
+    env = ImpairedSightVecEnv(worlds, Impairments(1.0, 0.0, 0.0), seed=0)
+    try:
+        env.reset()
+        ends = 0
+        for _ in range(101):  # an episode has 100 steps at most
+            env.step_async(np.zeros(2, np.int64))
+            _, _, dones, infos = env.step_wait()
+            ends += dones.sum()
+            assert not any("episode" in info for info in infos)
+        assert ends == 2
+    finally:
+        env.close()
 
 
 def test_pendulum() -> None:

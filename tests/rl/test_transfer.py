@@ -84,6 +84,14 @@ def test_seeds_make_one_row_and_everything_else_its_own(runs: Runs) -> None:
     assert [group.label for group in groups] == ["rel nu=5", "lstm", "rel nu=3", "rel nu=5"]
 
 
+def test_where_the_step_size_falls_planned_steps_are_a_setting(runs: Runs) -> None:
+    for seed, steps in ((0, 512), (1, 1024)):
+        run = loaded(seed=seed)
+        config = replace(run.config, learning_rate_end=0.0, steps=steps)
+        runs[str(steps)] = replace(run, config=config)
+    assert len(group_runs([Path("512"), Path("1024")])) == 2
+
+
 def test_an_id_without_its_version_is_the_same_world(runs: Runs) -> None:
     runs |= {"a": loaded(), "b": loaded(seed=1)}
     config = TrainConfig(env="minigrid:MiniGrid-GoToDoor-5x5", seed=1)
