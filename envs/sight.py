@@ -92,8 +92,8 @@ class ImpairedSightVecEnv(VecEnvWrapper):
         """See ``VecEnv``."""
         observations, rewards, dones, infos = self.venv.step_wait()
         self._pass_time()
-        infos = list(infos)  # SubprocVecEnv has a tuple
         if dones.any():
+            infos = list(infos)  # SubprocVecEnv has a tuple
             self._end_episodes(np.flatnonzero(dones & self.impaired), infos)
         self._draw(dones)
         return self._seen(observations), rewards, dones, infos

@@ -180,9 +180,14 @@ class TrainConfig(Config):
         if "batch_size" in given and self.batch_size < self.n_steps:
             rule = f"minibatches take whole worlds of {self.n_steps} steps: ask for that or more"
             raise ConfigError("batch_size", self.batch_size, rule)
-        for name in ("exploring_starts", "short_sight", "blind_spells", "dead_cells"):
-            if given.get(name) and not is_grid_space(make_env(self.env).observation_space):
-                raise ConfigError(name, given[name], f"{self.env} is no grid world: leave it out")
+        of_grids = ("exploring_starts", "short_sight", "blind_spells", "dead_cells")
+        asked = [name for name in of_grids if given.get(name)]
+        if asked:
+            world = make_env(self.env)
+            world.close()
+            if not is_grid_space(world.observation_space):
+                rule = f"{self.env} is no grid world: leave it out"
+                raise ConfigError(asked[0], given[asked[0]], rule)
 
 
 def train(

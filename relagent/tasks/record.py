@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from relagent.runs.files import write_atomically
@@ -64,12 +65,9 @@ class Clock:
         self.path = path
         self.before = 0.0
         if path.is_file():
-            try:
-                self.before = float(json.loads(path.read_bytes()))
-            except (ValueError, TypeError):
-                self.before = 0.0
-            if not math.isfinite(self.before):
-                self.before = 0.0
+            with suppress(ValueError, TypeError):
+                before = float(json.loads(path.read_bytes()))
+                self.before = before if math.isfinite(before) else 0.0
         self.begun = time.monotonic()
 
     @property

@@ -180,18 +180,15 @@ class View:
 
     def missing(self) -> dict[str, dict[str, list[int]]]:
         """What the protocols plan and no result has: ``"ours rel"`` -> pair -> seeds."""
-        have = {
-            (r.protocol, r.memory, r.pair, r.seed)
-            for r in self.results
-            if r.protocol in NAMES and r.config["steps"] == planned_steps(r)
-        }
+        steps = {(r.protocol, r.memory, r.pair, r.seed): r.config["steps"] for r in self.results}
         gaps: dict[str, dict[str, list[int]]] = {}
         for name in NAMES:
             plan = load_protocol(name)
             for memory in plan.memories:
                 for pair in PAIRS:
                     for seed in range(plan.seeds):
-                        if (name, memory, pair.name, seed) not in have:
+                        planned = plan.config(pair, memory, seed).steps
+                        if steps.get((name, memory, pair.name, seed)) != planned:
                             row = gaps.setdefault(f"{name} {memory}", {})
                             row.setdefault(pair.name, []).append(seed)
         return gaps

@@ -150,6 +150,7 @@ def test_test_scores_of_data(tmp_path: Path) -> None:
     write_report(folder)
     page = (folder / "README.md").read_text()
     assert "0.144 bpc, epoch 4 of 4" in page
+    assert "- PTB: RelRNN." in page
     assert "diverged at" not in page
     write(folder, synthetic("ptb", "rel-rnn", updates=1000, epochs=4, diverged=1001))
     write_report(folder)
