@@ -176,7 +176,7 @@ def _panel(vectors: int) -> Callable[..., None]:
         depth = w.shape[1]
         out_at += column
         r = 0
-        while rows - r >= 8:
+        while rows - r >= 4 and not 6 <= rows - r <= 7:
             four(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
             out_at += 4 * out_stride
             a_at += 4 * a_stride
@@ -186,11 +186,6 @@ def _panel(vectors: int) -> Callable[..., None]:
             out_at += 6 * out_stride
             a_at += 6 * a_stride
             r += 6
-        elif rows - r >= 4:
-            four(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
-            out_at += 4 * out_stride
-            a_at += 4 * a_stride
-            r += 4
         if rows - r >= 2:
             two(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
             out_at += 2 * out_stride
