@@ -86,7 +86,7 @@ class GORU(ProjectedMemory[GORUState]):
     @classmethod
     def check_hidden_size(cls, hidden_size: int) -> None:
         """See :meth:`Memory.check_hidden_size`."""
-        levels = hidden_size.bit_length() - 1
+        levels = max(hidden_size.bit_length() - 1, 0)
         if hidden_size != 2**levels:
             raise MemoryOptionError(
                 f"goru needs a hidden_size that is a power of 2, not {hidden_size}: its rotation "

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from relagent.memories import MemoryOptionError, make_memory
-from relagent.memories.goru import fft_rotation
+from relagent.memories.goru import GORU, fft_rotation
 
 from . import literal
 from .helpers import FEATURES, HIDDEN, assert_close, gradients, make, sequence, weighted
@@ -108,5 +108,8 @@ def test_the_reset_gate_starts_open() -> None:
 
 
 def test_a_size_that_is_no_power_of_2_is_named_with_its_neighbours() -> None:
-    with pytest.raises(MemoryOptionError, match=r"not 100: .* choose 64 or 128$"):
+    for size, neighbours in ((100, "64 or 128"), (0, "1 or 2")):
+        with pytest.raises(MemoryOptionError, match=rf"not {size}: .* choose {neighbours}$"):
+            GORU.check_hidden_size(size)
+    with pytest.raises(MemoryOptionError, match="not 100"):
         make_memory("goru", FEATURES, 100)
