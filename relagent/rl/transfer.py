@@ -138,12 +138,16 @@ def _score(groups: Sequence[Group], config: TransferConfig, progress: Console | 
     for group, world in places:
         for _, loaded in group.runs.values():
             check_world(loaded.policy, world)
+    endless = [
+        world for world in dict.fromkeys(world for _, world in places) if not _has_time_limit(world)
+    ]
     notes += [
         f"{world} has no time limit: episodes are cut off after {config.max_steps:,} steps; choose "
         "otherwise with --max-steps."
-        for world in dict.fromkeys(world for _, world in places)
-        if not _has_time_limit(world)
+        for world in endless
     ]
+    if config.max_steps != MAX_STEPS and not endless:
+        notes.append("--max-steps changed nothing: every world here has a time limit of its own.")
 
     jobs = [
         Job(loaded.policy, world, config.episodes, deterministic, config.max_steps)

@@ -20,6 +20,7 @@ from relagent.envs import make_env
 from relagent.memories import kernels
 from relagent.rl import transfer
 from relagent.rl.checkpoint import LoadedPolicy
+from relagent.rl.episodes import MAX_STEPS
 from relagent.rl.play import WorldMismatchError, play
 from relagent.rl.policy import MemoryPolicy
 from relagent.rl.train import TrainConfig, train
@@ -164,6 +165,14 @@ def test_a_world_without_a_time_limit_is_noted(runs: Runs, tmp_path: Path) -> No
     report, _ = evaluate([Path("a")], config)
     assert [row.lengths.tolist() for row in report.rows] == [[[5]], [[5]]]
     assert report.notes[-1].startswith("CliffWalking-v1 has no time limit: episodes are cut off")
+
+
+def test_a_limit_that_no_world_needs_is_noted(runs: Runs, tmp_path: Path) -> None:
+    runs["a"] = loaded(memory="none", env="CartPole-v1")
+    for steps, noted in ((5, True), (MAX_STEPS, False)):
+        config = TransferConfig(episodes=1, max_steps=steps, workers=1, out=str(tmp_path))
+        report, _ = evaluate([Path("a")], config)
+        assert any("--max-steps changed nothing" in note for note in report.notes) == noted
 
 
 def test_paper_numbers() -> None:
