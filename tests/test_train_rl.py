@@ -28,14 +28,17 @@ SMALL = [
 ]
 
 
-def command(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, ROOT / "train_rl.py", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=240,
-    )
+def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    """The command in this process, since a new one takes seconds to start."""
+    specification = importlib.util.spec_from_file_location("train_rl", ROOT / "train_rl.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", ["train_rl.py", *map(str, words)])
+    try:
+        return main_guard(module.main)
+    except SystemExit as stop:  # argparse leaves this way
+        return int(str(stop.code))
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -46,7 +49,9 @@ def files(run: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "whole"
-    done = command(*SMALL, "--steps", "5000", "--run-dir", run)
+    words = [sys.executable, str(ROOT / "train_rl.py"), *SMALL, "--steps", "5000"]
+    words += ["--run-dir", str(run)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert done.returncode == 0, done.stderr
     assert f"run directory: {run}" in done.stderr
     assert f"evaluate_transfer.py {run}" in done.stderr
@@ -81,7 +86,7 @@ def test_tensorboard_has_the_scalars_and_the_hyperparameters(finished: Path) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
-    finished: Path, tmp_path: Path, number: signal.Signals
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     run = tmp_path / "cut"
     words = [sys.executable, str(ROOT / "train_rl.py"), *SMALL, "--steps", "5000"]
@@ -99,16 +104,17 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
     assert process.returncode == 128 + number
     assert f"--resume {run}" in errors
 
-    done = command("--resume", run)
-    assert done.returncode == 0, done.stderr
+    assert call(monkeypatch, "--resume", run) == 0
     assert files(run) == files(finished)
 
 
 @pytest.mark.parametrize("steps", ["1000", "3000"])  # the second where a checkpoint is due
-def test_a_finished_run_goes_on_to_more_steps(finished: Path, tmp_path: Path, steps: str) -> None:
+def test_a_finished_run_goes_on_to_more_steps(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: str
+) -> None:
     run = tmp_path / "short"
-    assert command(*SMALL, "--steps", steps, "--run-dir", run).returncode == 0
-    assert command("--resume", run, "--steps", "5000").returncode == 0
+    assert call(monkeypatch, *SMALL, "--steps", steps, "--run-dir", run) == 0
+    assert call(monkeypatch, "--resume", run, "--steps", "5000") == 0
     ours, whole = files(run), files(finished)
     assert ours.keys() == whole.keys()
     # The first checkpoint kept may be the shorter run's last, which knows where that was to end.
@@ -116,12 +122,13 @@ def test_a_finished_run_goes_on_to_more_steps(finished: Path, tmp_path: Path, st
         assert ours[name] == whole[name]
 
 
-def test_a_run_that_was_never_saved_begins_anew(finished: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_never_saved_begins_anew(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = shutil.copytree(finished, tmp_path / "killed")
     for path in (run / "checkpoints").iterdir():
         path.unlink()
-    done = command("--resume", run)
-    assert done.returncode == 0, done.stderr
+    assert call(monkeypatch, "--resume", run) == 0
     assert files(run) == files(finished)
 
 
@@ -150,31 +157,21 @@ def test_a_run_can_be_loaded_to_train_on(finished: Path) -> None:
 
 
 def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(
-    finished: Path, tmp_path: Path
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "damaged")
     newest = sorted((run / "checkpoints").iterdir())[-1]
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    done = command("--resume", run)
-    assert done.returncode == 0
-    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning:")]
+    assert call(monkeypatch, "--resume", run) == 0
+    errors = capsys.readouterr().err
+    warnings = [line for line in errors.splitlines() if line.startswith("warning:")]
     assert len(warnings) == 1 and newest.name in warnings[0]
     assert files(run) == files(finished)
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
-    """The command in this process, where nothing but its exit code and output is looked at."""
-    specification = importlib.util.spec_from_file_location("train_rl", ROOT / "train_rl.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", ["train_rl.py", *map(str, words)])
-    try:
-        return main_guard(module.main)
-    except SystemExit as stop:  # argparse leaves this way
-        return int(str(stop.code))
 
 
 @pytest.mark.parametrize(
