@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relagent.memories import kernels, make_memory
+from relagent.memories import Memory, kernels, make_memory
 from relagent.memories.kernels.sequence import SecondDerivativeError
 from tests.memories.equality import assert_same, check_reset, everything, problem, shaken
 
@@ -38,7 +38,7 @@ def compare(memory: Any, **sizes: Any) -> None:
     rows=st.integers(1, 9),
     before=st.integers(0, 10),
     chance=st.sampled_from([0.0, 0.15, 0.6, 1.0]),
-    n=st.sampled_from([16, 48]),
+    n=st.sampled_from([5, 16, 37, 48]),
 )
 @settings(max_examples=40, deadline=None)
 def test_the_kernel_equals_the_definition(
@@ -97,5 +97,9 @@ def test_a_second_backward_pass_repeats_the_first_and_a_second_derivative_raises
         torch.autograd.backward(second.sum())
 
 
-def test_other_widths_run_the_definition() -> None:
-    compare(make(5), steps=6, rows=2, before=3, chance=0.1)
+def test_any_width_has_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = make(5)
+    x, state, starts = problem(memory, steps=6, rows=2, before=3, chance=0.1)
+    monkeypatch.setattr(Memory, "unroll_definition", lambda *_: pytest.fail("ran the definition"))
+    y, after = memory.unroll(x, state, starts)
+    assert y.shape[2] == after.c.shape[1] == after.states.shape[2] == 5

@@ -27,7 +27,7 @@ from relagent.memories.kernels.native import (
     wide_vectors,
 )
 from relagent.memories.kernels.product import PANEL, add_product, panels
-from relagent.memories.kernels.sequence import once, one_by_one
+from relagent.memories.kernels.sequence import Parameters, once, one_by_one, widened
 from relagent.memories.kernels.transcendental import exp
 from relagent.memories.kernels.unroll import fits, untouched
 from relagent.memories.sab import SAB, SMALLEST_SUM, SABState, SparseAttention
@@ -368,27 +368,36 @@ def _over_rows(kernel: Any, B: int, rule: Rule, *arguments: Any) -> None:
 
 
 def unroll_sab(memory: SAB, x: Tensor, state: SABState, starts: Tensor) -> tuple[Tensor, SABState]:
-    """:meth:`SAB.unroll`, for widths that are whole panels."""
+    """:meth:`SAB.unroll`; a width is filled up to whole panels with units that stay 0."""
     cell, attention = memory.cell, memory.attention
     if not (
         untouched(cell, LSTMCell)
         and untouched(attention, SparseAttention)
         and fits(x, state, tuple(memory.parameters()))
-        and memory.hidden_size % PANEL == 0
     ):
         return memory.unroll_definition(x, state, starts)
+    n, none = memory.hidden_size, x.new_empty(0)
+    energy = attention.energy_weight[n:]
+    weights = Parameters(
+        cell.input_weight, cell.recurrent_weight, cell.bias, none, none, energy, none
+    )
+    h, c, states = state.h, state.c, state.states
+    if extra := -n % PANEL:
+        weights = widened(weights, n, extra)
+        h, c, states = (functional.pad(part, (0, extra)) for part in (h, c, states))
     hidden, context, c, history, time, occupied = _Sequence.apply(  # type: ignore[no-untyped-call]  # torch's
         Rule(memory.k_att, attention.k_top, memory.k_trunc),
         starts.clone(memory_format=torch.contiguous_format),
         state.time,
         state.occupied,
-        functional.linear(x, cell.input_weight, cell.bias),
-        state.h,
-        state.c,
-        state.states,
-        cell.recurrent_weight,
-        attention.energy_weight[memory.hidden_size :],
+        functional.linear(x, weights.input, weights.bias),
+        h,
+        c,
+        states,
+        weights.recurrent,
+        weights.energy,
     )
+    hidden, context, c, history = (part[..., :n] for part in (hidden, context, c, history))
     y = hidden + context @ memory.context_weight.T
     slots = occupied.any(dim=0).nonzero().squeeze(1)  # others are of no use to any row
     occupied = occupied[:, slots]

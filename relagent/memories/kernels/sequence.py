@@ -352,7 +352,7 @@ def _step(
     return y, c, states, *rest
 
 
-def _widened(parameters: Parameters, n: int, extra: int) -> Parameters:
+def widened(parameters: Parameters, n: int, extra: int) -> Parameters:
     """Add ``extra`` units to n; every weight from and to them is 0, and so they stay 0."""
     pad = nn.functional.pad
     W, R, b, *rest = parameters
@@ -388,5 +388,5 @@ def run(
         return _run(backend, plan, x, starts, before, parameters)
     widths = (extra, extra if before.c.numel() else 0, extra, 0, 0)
     wide = Carried(*(nn.functional.pad(t, (0, e)) for t, e in zip(before, widths, strict=True)))
-    y, c, states, *rest = _run(backend, plan, x, starts, wide, _widened(parameters, n, extra))
+    y, c, states, *rest = _run(backend, plan, x, starts, wide, widened(parameters, n, extra))
     return y[..., :n], c[..., :n], states[..., :n], *rest
