@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from relagent.analysis.gradients import AnalysisInputError
 
 
-def jacobian_norms(V: ArrayLike, t: int, times: Sequence[int]) -> NDArray[np.float64]:
+def uniform_jacobian_norms(V: ArrayLike, t: int, times: Sequence[int]) -> NDArray[np.float64]:
     """Return ‖ds_T/dh_t‖ (Frobenius) for each T of ``times``, by the recursion, in O(max T · n³).
 
     C_T = (I + V Σ_{t≤j<T} C_j) / T + V C_{T-1},   C_t = (1 + 1/t) I
@@ -25,8 +25,16 @@ def jacobian_norms(V: ArrayLike, t: int, times: Sequence[int]) -> NDArray[np.flo
         V: [n, n], any matrix.
         t: time of the hidden state, at least 1.
         times: increasing, from t on.
+
+    Raises:
+        AnalysisInputError: V is not square, or the times are not as they must be.
     """
     V = np.asarray(V, dtype=np.float64)
+    if V.ndim != 2 or V.shape[0] != V.shape[1]:
+        raise AnalysisInputError(f"V has shape {list(V.shape)}, it must be a square matrix")
+    if not all(float(T).is_integer() for T in (t, *times)):
+        raise AnalysisInputError(f"t={t}, times={list(times)}: times must be whole numbers")
+    times = [int(T) for T in times]
     if t < 1 or len(times) == 0 or times[0] < t or any(np.diff(times) <= 0):
         raise AnalysisInputError(f"times must increase from t={t} on, which is at least 1")
     identity = np.eye(len(V))
@@ -68,18 +76,19 @@ def leading_term(eigenvalue: complex, t: int, T: int) -> complex:
         p_T(λ) ~ B/T · Π_{m=t..T-1} (1 + μ/m) ∝ T^(μ-1),
         B = (1-λ)^(μ-1) · [(t+1) ₂F₁(μ, t; t+μ; λ) - t²/(t+μ) ₂F₁(μ, t+1; t+1+μ; λ)].
 
-    The ratio of the two sides tends to 1 as T → ∞. B is analytic in |λ| < 1, positive on 0 ≤ λ < 1,
+    The ratio of the two sides tends to 1 as T → ∞; it is near 1 once T ≫ |μ|³, so late for a λ
+    near 1. B is analytic in |λ| < 1, positive on 0 ≤ λ < 1,
     hence zero at isolated points at most.
     """
     if not 1 <= t <= T:
         raise AnalysisInputError(f"t={t}, T={T}: 1 <= t <= T must hold")
     (lam,) = _inside_unit_disc([eigenvalue])
     mu = lam / (1 - lam)
-    B = (1 - lam) ** (mu - 1) * (
-        (t + 1) * _hypergeometric(mu, t, t + mu, lam)
-        - t**2 / (t + mu) * _hypergeometric(mu, t + 1, t + 1 + mu, lam)
-    )
-    return complex(B / T * np.exp(np.log1p(mu / np.arange(t, T)).sum()))
+    series = (t + 1) * _hypergeometric(mu, t, t + mu, lam)
+    series -= t**2 / (t + mu) * _hypergeometric(mu, t + 1, t + 1 + mu, lam)
+    # Near λ = 1 the powers in B and the product are huge and tiny: their logarithms are added.
+    powers = (mu - 1) * np.log(1 - lam) + np.log1p(mu / np.arange(t, T)).sum()
+    return complex(series * np.exp(powers) / T)
 
 
 def fit_exponent(times: Sequence[int], norms: ArrayLike) -> float:

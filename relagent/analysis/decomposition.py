@@ -23,7 +23,12 @@ import torch
 from torch import Tensor
 
 from relagent.analysis.attention_map import attention_matrix
-from relagent.analysis.gradients import AnalysisInputError, added_to_output, unroll_with_handles
+from relagent.analysis.gradients import (
+    AnalysisInputError,
+    added_to_output,
+    scalar_loss,
+    unroll_with_handles,
+)
 from relagent.memories import Attention, Memory, MemRNN, RelRNN
 from relagent.memories.cells import RNNCell
 
@@ -170,6 +175,9 @@ def alignment_gradient(
 
     Returns:
         ``query_weight`` (W_a), ``key_weight`` (U_a) and ``energy_weight`` (v_a), in their shapes.
+
+    Raises:
+        AnalysisInputError: the loss is not a scalar, or the memory is none of the two.
     """
     h, before, dL_ds, _ = _total_derivatives(memory, x, loss)
     with torch.no_grad():
@@ -205,6 +213,9 @@ def recurrence_gradient(
 
     Returns:
         ``recurrent_weight`` (V), ``input_weight`` (U) and ``bias`` (b), in their shapes.
+
+    Raises:
+        AnalysisInputError: the loss is not a scalar, or the memory is none of the two.
     """
     _, before, _, dL_dh = _total_derivatives(memory, x, loss)
     cell = cast(RNNCell, memory.cell)
@@ -227,8 +238,7 @@ def _total_derivatives(
     s_t, so dL/ds_t = ∂L/∂s_t + dL/dh_{t+1} J_t + dL/ds_{t+1} ∂s_{t+1}/∂s_t.
     """
     run = unroll_with_handles(memory, x[:, None])
-    with torch.enable_grad():
-        value = loss(run.outputs[:, 0])
+    value = scalar_loss(loss, run.outputs[:, 0])
     dL_dh, direct = torch.autograd.grad(value, [run.handles, run.outputs])
     h, s = run.hidden[:, 0].detach(), run.outputs[:, 0].detach()
     before = torch.cat([torch.zeros_like(s[:1]), s[:-1]])

@@ -33,7 +33,7 @@ def theorem1() -> Figure:
 
     def measure(eigenvalue: complex) -> tuple[np.ndarray, float]:
         V = decay.normal_matrix([eigenvalue], generator)
-        norms = decay.jacobian_norms(V, t, times)
+        norms = decay.uniform_jacobian_norms(V, t, times)
         return norms, decay.fit_exponent(tail, norms[-len(tail) :])
 
     shown: list[complex] = [0.6, 0.5, 0.3, 0.0, -0.5, -0.9, 0.6 + 0.6j]

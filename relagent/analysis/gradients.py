@@ -121,7 +121,11 @@ def jacobians(
 
     Returns:
         [T, B, H, H]; entry i, j is d s_T[i] / d h_t[j] (equation 6). Zero for t after ``step``.
+
+    Raises:
+        AnalysisInputError: the sequence has no such step.
     """
+    _check_step(step, len(x))
     run = unroll_with_handles(memory, x, episode_starts=episode_starts)
     rows = [_pull_back(run.outputs[step], row, run) for row in torch.eye(memory.hidden_size).to(x)]
     return torch.stack(rows, dim=2)
@@ -149,8 +153,9 @@ def jacobian_norms(
         [T, B].
 
     Raises:
-        AnalysisInputError: ``probes`` is not positive.
+        AnalysisInputError: ``probes`` is not positive, or the sequence has no such step.
     """
+    _check_step(step, len(x))
     if probes is not None and probes < 1:
         raise AnalysisInputError(f"probes={probes}: pass at least 1, or None for the exact norm")
     run = unroll_with_handles(memory, x, episode_starts=episode_starts)
@@ -185,18 +190,35 @@ def hidden_gradients(
         [T, B, H]; a row's gradients are of its own part of L.
 
     Raises:
-        AnalysisInputError: the loss is not a scalar.
+        AnalysisInputError: the loss is not a scalar, or hangs on nothing.
     """
     run = unroll_with_handles(memory, x, state, episode_starts)
+    (gradient,) = torch.autograd.grad(scalar_loss(loss, run.outputs), run.handles)
+    return gradient
+
+
+def scalar_loss(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor:
+    """Return the loss of some outputs.
+
+    Raises:
+        AnalysisInputError: it is not a scalar that can be differentiated.
+    """
     with torch.enable_grad():
-        value = loss(run.outputs)
+        value = loss(outputs)
+    if not isinstance(value, Tensor):
+        raise AnalysisInputError(
+            f"the loss is a {type(value).__name__}, it must be a tensor: compute it with torch"
+        )
     if value.dim() != 0:
         raise AnalysisInputError(
             f"the loss has shape {list(value.shape)}, it must be a scalar: sum it over rows and "
             "steps"
         )
-    (gradient,) = torch.autograd.grad(value, run.handles)
-    return gradient
+    if not value.requires_grad:
+        raise AnalysisInputError(
+            "the loss is a constant, it must be made of the outputs: detach nothing on the way"
+        )
+    return value
 
 
 def gradient_norms(
@@ -224,6 +246,11 @@ def vector_norms(vectors: Tensor) -> Tensor:
     scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
     norms: Tensor = (vectors / scale).norm(dim=-1) * scale[..., 0]
     return norms
+
+
+def _check_step(step: int, steps: int) -> None:
+    if not -steps <= step < steps:
+        raise AnalysisInputError(f"step={step}: the sequence has {steps} steps, from 0 on")
 
 
 def _pull_back(output: Tensor, vector: Tensor, run: Handles) -> Tensor:

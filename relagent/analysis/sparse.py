@@ -51,7 +51,9 @@ def path_polynomials(pattern: Pattern, t: int, eigenvalue: Number) -> list[Numbe
 
 def chi(pattern: Pattern, t: int, k: int) -> list[Fraction]:
     """Return [χ_{0:k}(0), ..., χ_{0:k}(k)] exactly (equations 279-280)."""
-    _check(pattern, t + k)
+    if k < 0:
+        raise AnalysisInputError(f"k={k}: it must not be negative")
+    _check(pattern, t, t + k)
     rows: list[list[Fraction]] = []
     for T in range(t, t + k + 1):
         weight = Fraction(1, max(len(pattern[T]), 1))
@@ -119,28 +121,24 @@ def chain_pattern(kappa: int, depth: int, steps: int, gap: int = 3) -> tuple[lis
     return pattern, t
 
 
-def attention_pattern(
-    look: Attention, row: int = 0, threshold: float | None = None
-) -> list[list[int]]:
-    """Return the attended sets of one row of a trace.
+def attention_pattern(look: Attention, row: int = 0) -> list[list[int]]:
+    """Return the sets of remembered states of one row of a trace.
 
     Args:
         look: from :meth:`Memory.trace`, of one episode, from its first step.
         row: which row of the batch.
-        threshold: count states of more weight than this; ``None`` counts all that is remembered.
 
     Raises:
         AnalysisInputError: something is remembered from before the trace.
     """
-    weights, ages = look.weights[:, row].tolist(), look.ages[:, row].tolist()
     pattern: list[list[int]] = [[]]
-    for T, (weight, age) in enumerate(zip(weights, ages, strict=True), start=1):
-        slots = [(w, T - a) for w, a in zip(weight, age, strict=True) if a >= 0]
-        if any(member < 1 for _, member in slots):
+    for T, ages in enumerate(look.ages[:, row].tolist(), start=1):
+        members = sorted(T - age for age in ages if age >= 0)
+        if members and members[0] < 1:
             raise AnalysisInputError(
                 f"step {T} remembers what was before the trace: begin with an empty memory"
             )
-        pattern.append(sorted(i for w, i in slots if threshold is None or w > threshold))
+        pattern.append(members)
     return pattern
 
 
@@ -150,6 +148,7 @@ def depth_matrix(pattern: Pattern) -> NDArray[np.int64]:
     Returns:
         [T, T]; entry T, t, where index 0 is time 1.
     """
+    _check(pattern)
     T_end = len(pattern) - 1
     far = np.iinfo(np.int64).max // 2
     to_s = np.full((T_end + 1, T_end + 1), far)  # [T, t]
@@ -162,8 +161,14 @@ def depth_matrix(pattern: Pattern) -> NDArray[np.int64]:
     return np.where(depths >= far, -1, depths)
 
 
-def _check(pattern: Pattern, t: int) -> None:
-    if not 1 <= t < len(pattern):
-        raise AnalysisInputError(
-            f"time {t} is outside the pattern, which covers 1..{len(pattern) - 1}"
-        )
+def _check(pattern: Pattern, *times: int) -> None:
+    """Check that the pattern covers the times, and that no set has a member of its future."""
+    for t in times:
+        if not 1 <= t < len(pattern):
+            raise AnalysisInputError(
+                f"time {t} is outside the pattern, which covers 1..{len(pattern) - 1}"
+            )
+    for T, attended in enumerate(pattern):
+        for i in attended if T else ():
+            if not 1 <= i <= T:
+                raise AnalysisInputError(f"A_{T} has a member {i}: members must be from 1 to {T}")

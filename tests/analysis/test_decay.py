@@ -23,7 +23,7 @@ def test_jacobian_is_the_polynomial_of_chi(t: int, k: int, seed: int) -> None:
     polynomial = sum(
         float(uniform.chi(t, k, s)) * np.linalg.matrix_power(V, s) for s in range(k + 1)
     )
-    (norm,) = decay.jacobian_norms(V, t, [t + k])
+    (norm,) = decay.uniform_jacobian_norms(V, t, [t + k])
     assert norm == pytest.approx(float(np.linalg.norm(polynomial)), rel=1e-10)
 
 
@@ -38,7 +38,7 @@ def test_a_real_network_is_this_case(combine: str) -> None:
     V = f * memory.cell.recurrent_weight.detach().numpy()
     total_derivatives = jacobians(memory, torch.randn(T, 1, 3).double())[:, 0]
     for t in range(1, T + 1):
-        expected = f * decay.jacobian_norms(V, t, [T])
+        expected = f * decay.uniform_jacobian_norms(V, t, [T])
         assert float(total_derivatives[t - 1].norm()) == pytest.approx(expected[0], rel=1e-10)
 
 
@@ -60,7 +60,7 @@ def test_a_real_network_is_this_case(combine: str) -> None:
 def test_theorem_1_corrected(eigenvalues: list[complex]) -> None:
     """The measured exponent, for T from 1e4 to 1e5, is max Re(λ/(1-λ)) - 1 to within 0.05."""
     V = decay.normal_matrix(eigenvalues, np.random.default_rng(0))
-    norms = decay.jacobian_norms(V, 2, TIMES)
+    norms = decay.uniform_jacobian_norms(V, 2, TIMES)
     measured = decay.fit_exponent(TIMES, norms)
     assert measured == pytest.approx(decay.exponent(eigenvalues), abs=0.05)
 
@@ -71,19 +71,27 @@ def test_leading_term_of_proposition_4_corrected(eigenvalue: complex, t: int) ->
     """Not the exponent alone: the constant too."""
     pair = 1 if np.imag(eigenvalue) == 0 else np.sqrt(2)
     V = decay.normal_matrix([eigenvalue], np.random.default_rng(0))
-    (norm,) = decay.jacobian_norms(V, t, [30_000])
+    (norm,) = decay.uniform_jacobian_norms(V, t, [30_000])
     assert norm == pytest.approx(pair * abs(decay.leading_term(eigenvalue, t, 30_000)), rel=1e-3)
+
+
+def test_leading_term_near_1() -> None:
+    """It takes T ≫ μ³ there; powers of 1 - λ and the product over the steps are beyond floats."""
+    (norm,) = decay.uniform_jacobian_norms([[0.9]], 1, [100_000])
+    assert norm == pytest.approx(decay.leading_term(0.9, 1, 100_000).real, rel=0.01)
+    with np.errstate(all="raise"):
+        assert 1e60 < decay.leading_term(0.995, 1, 30_000).real < 1e62
 
 
 def test_theorem_1_fails_as_printed() -> None:
     """V = [-1/2] is normal and of modulus below 1, and T · |ds_T/dh_1| tends to 0, as T^(-1/3)."""
     times = [10**2, 10**3, 10**4, 10**5]
-    scaled = np.array(times) * decay.jacobian_norms([[-0.5]], 1, times)
+    scaled = np.array(times) * decay.uniform_jacobian_norms([[-0.5]], 1, times)
     np.testing.assert_allclose(scaled[1:] / scaled[:-1], 10 ** (-1 / 3), rtol=0.01)
     # A positive real part does not save it: 0.6 ± 0.6i decays as T^-1.23, printed T^-0.4.
     assert decay.printed_exponent([0.6 + 0.6j]) == pytest.approx(-0.4)
     V = decay.normal_matrix([0.6 + 0.6j], np.random.default_rng(0))
-    measured = decay.fit_exponent(TIMES, decay.jacobian_norms(V, 1, TIMES))
+    measured = decay.fit_exponent(TIMES, decay.uniform_jacobian_norms(V, 1, TIMES))
     assert measured < -1.2
 
 
@@ -119,8 +127,11 @@ def test_wrong_requests_are_refused() -> None:
         lambda: decay.exponent([]),
         lambda: decay.leading_term(0.5, 0, 3),
         lambda: decay.leading_term(0.5, 3, 2),
-        lambda: decay.jacobian_norms([[0.5]], 3, [2]),
-        lambda: decay.jacobian_norms([[0.5]], 3, []),
+        lambda: decay.uniform_jacobian_norms([[0.5]], 3, [2]),
+        lambda: decay.uniform_jacobian_norms([[0.5]], 3, []),
+        lambda: decay.uniform_jacobian_norms([[0.5]], 1, [2.5]),  # type: ignore[list-item]  # so
+        lambda: decay.uniform_jacobian_norms([[0.5, 0.1]], 1, [2]),
+        lambda: decay.uniform_jacobian_norms(0.5, 1, [2]),
     ):
         with pytest.raises(AnalysisInputError):
             call()

@@ -123,3 +123,6 @@ def test_wrong_requests_are_refused() -> None:
             parts.E(t, k)
     with pytest.raises(AnalysisInputError, match="not defined"):
         parts.F(1, 2, 2)
+    for gradient in (alignment_gradient, recurrence_gradient):
+        with pytest.raises(AnalysisInputError, match="must be a scalar"):
+            gradient(MemRNN(3, 2).double(), x, lambda y: y)

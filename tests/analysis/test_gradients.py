@@ -150,6 +150,15 @@ def test_wrong_requests_are_refused() -> None:
     memory = make_memory("lstm", F, H).double()
     with pytest.raises(AnalysisInputError, match="must be a scalar"):
         gradient_norms(memory, sequence(), lambda y: y.sum(dim=0))
+    with pytest.raises(AnalysisInputError, match="is a float"):
+        gradient_norms(memory, sequence(), lambda y: float(y.sum()))  # type: ignore[arg-type, return-value]
+    with pytest.raises(AnalysisInputError, match="is a constant"):
+        gradient_norms(memory, sequence(), lambda y: y.detach().sum())
+    for step in (T, -T - 1):
+        with pytest.raises(AnalysisInputError, match=f"the sequence has {T} steps"):
+            jacobians(memory, sequence(), step=step)
+        with pytest.raises(AnalysisInputError, match=f"the sequence has {T} steps"):
+            jacobian_norms(memory, sequence(), step=step)
     with pytest.raises(AnalysisInputError, match="at least 1"):
         jacobian_norms(memory, sequence(), probes=0)
     with pytest.raises(MemoryInputError):

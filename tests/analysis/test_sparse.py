@@ -163,14 +163,12 @@ def test_full_attention_has_depth_0() -> None:
     assert sparse.chi(pattern, 3, 7) == [uniform.chi(3, 7, s) for s in range(8)]
 
 
-def test_threshold_drops_faint_attention() -> None:
+def test_a_pattern_is_all_that_is_remembered() -> None:
     memory = RelLSTM(3, 4, nu=3, rho=2)
     look = memory.trace(torch.randn(12, 1, 3), memory.initial_state(1))[2]
-    everything = sparse.attention_pattern(look)
-    assert max(map(len, everything)) == 5
-    faint = sparse.attention_pattern(look, threshold=1 / 5)
-    assert all(set(a) <= set(b) for a, b in zip(faint, everything, strict=True))
-    assert sum(map(len, faint)) < sum(map(len, everything))
+    pattern = sparse.attention_pattern(look)
+    assert [len(attended) for attended in pattern] == [0, 1, 2, 3, 4, *[5] * 8]
+    assert all({T, T - 1, T - 2} <= set(pattern[T]) for T in range(3, 13))
 
 
 def test_wrong_requests_are_refused() -> None:
@@ -180,5 +178,13 @@ def test_wrong_requests_are_refused() -> None:
         sparse.attention_pattern(memory.trace(torch.randn(2, 1, 3), used)[2])
     with pytest.raises(AnalysisInputError, match="outside the pattern"):
         sparse.path_polynomials([[], [1]], 2, 0.5)
+    for t, k in ((0, 1), (-1, 2), (1, 2)):
+        with pytest.raises(AnalysisInputError, match="outside the pattern"):
+            sparse.chi([[], [1], [1]], t, k)
+    with pytest.raises(AnalysisInputError, match="not be negative"):
+        sparse.chi([[], [1], [1]], 2, -1)
+    for member in (3, 0):
+        with pytest.raises(AnalysisInputError, match=f"A_2 has a member {member}"):
+            sparse.depth_matrix([[], [1], [member], [1]])
     with pytest.raises(AnalysisInputError, match="must hold"):
         sparse.chain_pattern(2, 6, steps=10)
