@@ -18,6 +18,7 @@ from relagent.analysis.trained_figures import TRAINED_FIGURES
 from relagent.picture import png
 from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
 from relagent.runs.config import add_arguments, from_arguments, to_json
+from relagent.runs.directory import output_folder, writing
 from relagent.runs.files import write_atomically
 from relagent.runs.provenance import provenance
 
@@ -187,21 +188,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in TRAINED_FIGURES:
             add_arguments(command, TRAINED_FIGURES[name][0])
     arguments = parser.parse_args(words)
-    name = arguments.name
-    arguments.out.mkdir(parents=True, exist_ok=True)  # where it cannot be, nothing is computed
-    files: dict[str, bytes] = {}
+    name, folder = arguments.name, arguments.out
     if name in FIGURES:
-        files[f"{name}.png"] = png(FIGURES[name](), dpi=110)
-    else:
-        kind, draw = TRAINED_FIGURES[name]
-        config = from_arguments(kind, arguments)
-        with GracefulStop() as stop:
-            try:
-                figure, numbers = draw(config, arguments.out / MODELS, lambda: stop.requested)
-            except StoppedError as error:
-                print(error, file=sys.stderr)
-                return stop.exit_code
-        files[f"{name}.png"] = png(figure, dpi=110)
+        with output_folder(folder):
+            _write(folder, {f"{name}.png": png(FIGURES[name](), dpi=110)})
+        return 0
+    kind, draw = TRAINED_FIGURES[name]
+    config = from_arguments(kind, arguments)
+    with output_folder(folder), GracefulStop() as stop:
+        try:
+            figure, numbers = draw(config, folder / MODELS, lambda: stop.requested)
+        except StoppedError as error:
+            print(error, file=sys.stderr)
+            return stop.exit_code
         # Where runs and figures are kept has no part in them.
         settings = {key: value for key, value in to_json(config).items() if key != "runs"}
         record = {
@@ -210,11 +209,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             **numbers,
             "provenance": provenance(command=_without_places(words)),
         }
-        files[f"{name}.json"] = json.dumps(record, indent=2, allow_nan=False).encode() + b"\n"
-    for file, content in files.items():
-        write_atomically(arguments.out / file, content)
-        print(arguments.out / file)
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+        _write(folder, {f"{name}.png": png(figure, dpi=110), f"{name}.json": text.encode()})
     return 0
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    with writing(folder):
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+            print(folder / name)
 
 
 if __name__ == "__main__":
