@@ -37,7 +37,7 @@ def provenance(
         backend: where the environments or the data come from ("envpool", "minigrid", ...).
         command: the words of the command line; by default this process's.
     """
-    words = sys.argv if command is None else command
+    words = _own_command() if command is None else command
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(words[0]).name, *map(_without_home, words[1:])] if words else [],
@@ -48,6 +48,14 @@ def provenance(
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
     }
+
+
+def _own_command() -> list[str]:
+    """The words that started this process; Python's own options are not among them."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module is None:  # a script
+        return sys.argv
+    return ["python", "-m", module.name.removesuffix(".__main__"), *sys.argv[1:]]
 
 
 def _without_home(word: str) -> str:

@@ -251,6 +251,15 @@ def test_provenance_names_versions_but_no_one(monkeypatch: pytest.MonkeyPatch) -
     assert provenance()["git"] is None
 
 
+def test_the_command_of_a_module_can_be_given_again(tmp_path: Path) -> None:
+    (tmp_path / "tool").mkdir()
+    code = "from relagent.runs.provenance import provenance; print(*provenance()['command'])"
+    (tmp_path / "tool" / "__main__.py").write_text(code)
+    words = [sys.executable, "-m", "tool", "--x", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "python -m tool --x 1\n"
+
+
 def test_default_name() -> None:
     path = default_run_path("ALE/Pong-v5", "rel", 2)
     assert re.fullmatch(r"runs/ALE-Pong-v5-rel-s2-\d{8}-\d{6}", str(path))
