@@ -40,11 +40,11 @@ def gradient_figure(findings: Findings, title: str) -> Figure:
     figure = Figure(figsize=(7.2, 2.2 + 1.9 * count), layout="constrained")
     ratios = (2.2, 1)[:count]
     panels = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    draw_profile(panels[0], findings.profile(lambda paths: paths.total), TOTAL, "‖∇ L‖")
+    curves = findings.curves
+    draw_profile(panels[0], curves["total"], TOTAL, "‖∇ L‖")
     if findings.attends:
-        alone = findings.profile(lambda paths: paths.recurrence)
-        draw_profile(panels[0], alone, RECURRENCE, "through the recurrence alone")
-        draw_profile(panels[1], findings.profile(lambda paths: paths.share), SHARE)
+        draw_profile(panels[0], curves["recurrence"], RECURRENCE, "through the recurrence alone")
+        draw_profile(panels[1], curves["share"], SHARE)
         panels[1].set(ylabel="share through\nattention", ylim=(-0.02, 1.02))
     panels[0].set_yscale("log", nonpositive="mask")
     panels[0].set(ylabel="gradient norm", title=title)

@@ -51,6 +51,26 @@ class Profile(NamedTuple):
     their number. Figure 3 of Kerg et al. 2020 shows it so."""
 
 
+def profile_of(tables: Sequence[Tensor]) -> Profile:
+    """Return what a quantity is along sequences.
+
+    Args:
+        tables: [T, B] each, of B sequences of T steps. Index 0 of the profile is the last step of
+            all of them; where sequences are shorter, the others decide.
+    """
+    rows = [row for table in tables for row in table.double().cpu().numpy().T]
+    table = np.full((len(rows), max(map(len, rows))), np.nan)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row[::-1]
+    largest = np.nanmax(table, axis=0)
+    # Squares of small norms would be 0, those of large ones infinite.
+    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
+    together = scale * np.sqrt(np.nanmean((table / scale) ** 2, axis=0))
+    with np.errstate(invalid="ignore"):  # between two infinite norms there is no number
+        low, median, high = np.nanquantile(table, [0.25, 0.5, 0.75], axis=0)
+    return Profile(low, median, high, together)
+
+
 @dataclass(frozen=True)
 class Findings:
     """What a run's memory does along some sequences, which may differ in length.
@@ -64,19 +84,30 @@ class Findings:
     attends: bool
 
     def profile(self, of: Callable[[Paths], Tensor]) -> Profile:
-        """Return what a quantity [T, B] of :class:`Paths` is along the sequences.
+        """Return what a quantity [T, B] of :class:`Paths` is along the sequences."""
+        return profile_of([of(sight.paths) for sight in self.sights])
 
-        Index 0 is the last step; where sequences are shorter, the others decide.
-        """
-        rows = [row for sight in self.sights for row in of(sight.paths).double().cpu().numpy().T]
-        table = np.full((len(rows), max(map(len, rows))), np.nan)
-        for line, row in zip(table, rows, strict=True):
-            line[: len(row)] = row[::-1]
-        largest = np.nanmax(table, axis=0)
-        scale = np.where(largest > 0, largest, 1)  # squares of small norms would be 0
-        together = scale * np.sqrt(np.nanmean((table / scale) ** 2, axis=0))
-        low, median, high = np.nanquantile(table, [0.25, 0.5, 0.75], axis=0)
-        return Profile(low, median, high, together)
+    @cached_property
+    def curves(self) -> dict[str, Profile]:
+        """How far gradients reach: their norms, and the shares that came through attention."""
+        curves = {"total": self.profile(lambda paths: paths.total)}
+        if self.attends:
+            curves["recurrence"] = self.profile(lambda paths: paths.recurrence)
+            curves["share"] = self.profile(lambda paths: paths.share)
+        return curves
+
+    def curve_rows(self) -> list[dict[str, str]]:
+        """Return :attr:`curves` as a table, a line for each number of steps before the end."""
+        columns = {
+            f"{name}_{part}": values
+            for name, profile in self.curves.items()
+            for part, values in profile._asdict().items()
+        }
+        return [
+            {"steps_before_end": str(i)}
+            | {name: f"{values[i]:.4g}" for name, values in columns.items()}
+            for i in range(len(self.curves["total"].median))
+        ]
 
     def mean(self, of: Callable[[Attention], Tensor]) -> float:
         """Return the mean of a quantity [T, B] of what was looked at, over all steps."""

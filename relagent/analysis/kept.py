@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from relagent.analysis.findings import Profile
+from relagent.analysis.findings import Profile, profile_of
 from relagent.analysis.trained import (
     FigureRunError,
     Norms,
@@ -81,7 +81,7 @@ def measured(model: TaskConfig, config: TrainedConfig, folder: Path, stop: Stop)
 
 
 def _plain(profile: Profile) -> dict[str, list[float | None]]:
-    """Return a profile as JSON takes it: what is infinite, which no picture shows, is null."""
+    """Return a profile as JSON takes it: what is not finite, which no picture shows, is null."""
     return {
         name: [float(f"{v:.{DIGITS}g}") if np.isfinite(v) else None for v in values]
         for name, values in profile._asdict().items()
@@ -125,10 +125,10 @@ def _measure(model: TaskConfig, config: TrainedConfig, stop: Stop) -> Measured:
     loaded = trained_if_it_can(model, config, stop)
     if loaded is None:
         return Measured({"seed": model.seed, "accuracy": None}, None)
-    findings = gradients_of(loaded, config.sequences)
+    norms = gradients_of(loaded, config.sequences)
     accuracy = final_accuracy(run_of(model, Path(config.runs)))
-    row = {"seed": model.seed, "accuracy": accuracy, **norms_of(findings).plain()}
-    return Measured(row, findings.profile(lambda paths: paths.total))
+    row = {"seed": model.seed, "accuracy": accuracy, **norms_of(norms).plain()}
+    return Measured(row, profile_of([norms]))
 
 
 def trained_if_it_can(model: TaskConfig, config: TrainedConfig, stop: Stop) -> LoadedModel | None:

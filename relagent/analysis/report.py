@@ -6,6 +6,7 @@
       analysis.md      what was found
       analysis.json    the same as numbers
       gradients.png    which steps the loss, or the last action, depends on
+      gradients.csv    the same as numbers
       attention.png    what each step looked at           (memories that can tell)
       depth.png        dependency depth of the last step  (memories that can tell)
       choices.png      which steps each action depends on (agents)
@@ -34,6 +35,7 @@ from relagent.runs.config import Config, ConfigError, option, to_json
 from relagent.runs.directory import RunDirectory, output_folder, writing
 from relagent.runs.files import write_atomically
 from relagent.runs.provenance import provenance
+from relagent.table import csv_text
 from relagent.tasks.defaults import TASKS
 from relagent.tasks.run import LoadedModel, load_model
 
@@ -120,6 +122,7 @@ def _write(page: Page, run: Path, config: AnalysisConfig, folder: Path) -> None:
         "provenance": provenance(),
     }
     files = {"analysis.json": json.dumps(numbers, indent=2).encode() + b"\n"}
+    files["gradients.csv"] = csv_text(page.findings.curve_rows()).encode()
     files |= {name: png(figure, dpi=110) for name, figure in page.figures.items()}
     files["analysis.md"] = _markdown(page, found).encode()  # last: it names the rest
     with writing(folder):
@@ -259,7 +262,7 @@ def _markdown(page: Page, numbers: dict[str, Any]) -> str:
         "",
         "![gradients](gradients.png)",
         "",
-        "‖∇_{h_t} L‖, median and quartiles over the sequences."
+        "‖∇_{h_t} L‖, median and quartiles over the sequences ([as numbers](gradients.csv))."
         + (
             " The gradient is a sum over paths: those through the recurrence alone, which remain "
             "when every context is held fixed, and those that pass through attention at least "

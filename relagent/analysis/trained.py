@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from relagent.analysis.findings import Findings, Sight
-from relagent.analysis.measures import attends, gradient_paths
+from relagent.analysis.findings import profile_of
+from relagent.analysis.gradients import gradient_norms
 from relagent.analysis.sequences import take_sequences
 from relagent.errors import RelagentError
 from relagent.runs.config import Config, ConfigError, names_of, option, to_json
@@ -127,12 +128,10 @@ def final_accuracy(run: Path) -> float:
     return float(read_outcome(run)["validation"]["validation/accuracy"])
 
 
-def gradients_of(loaded: LoadedModel, sequences: int) -> Findings:
-    """Measure a model's gradients along so many sequences that it was not trained on."""
+def gradients_of(loaded: LoadedModel, sequences: int) -> Tensor:
+    """Return ‖∇_{h_t} L‖ [T, B] along B sequences that the model was not trained on."""
     taken = take_sequences(loaded, sequences)
-    memory = taken.memory
-    sight = Sight(None, gradient_paths(memory, taken.x, taken.loss))
-    return Findings((sight,), attends(memory))
+    return gradient_norms(taken.memory, taken.x, taken.loss)
 
 
 def untrained(config: TaskConfig) -> LoadedModel:
@@ -158,16 +157,15 @@ class Norms(NamedTuple):
     """Of single sequences: the median over the last tenth of their steps."""
 
     def plain(self) -> dict[str, float | None]:
-        """Return them as JSON takes them: what is infinite is null."""
+        """Return them as JSON takes them: what is no finite number is null."""
         return {name: v if np.isfinite(v) else None for name, v in self._asdict().items()}
 
 
-def norms_of(findings: Findings) -> Norms:
-    """Summarise ‖∇_{h_t} L‖ of equally long sequences."""
-    table = findings.sights[0].paths.total.double().cpu().numpy()
+def norms_of(norms: Tensor) -> Norms:
+    """Summarise ‖∇_{h_t} L‖ [T, B] of equally long sequences."""
+    table = norms.double().cpu().numpy()
     tenth = max(1, len(table) // 10)
-    together = findings.profile(lambda paths: paths.total).together
-    low, level, high = np.quantile(together, [0.05, 0.5, 0.95])
+    low, level, high = np.quantile(profile_of([norms]).together, [0.05, 0.5, 0.95])
     span = float(np.log10(high / low)) if low > 0 else float("inf")
     first, last = float(np.median(table[:tenth])), float(np.median(table[-tenth:]))
     return Norms(float(level), span, first, last)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from relagent.analysis.attention_map import attention_matrix, darkest, draw_attention
 from relagent.analysis.draw import draw_curve
+from relagent.analysis.findings import profile_of
 from relagent.analysis.kept import is_known, measured, trained_if_it_can
 from relagent.analysis.measures import attended_age, attention_entropy, look_back
 from relagent.analysis.peak import peak_megabytes
@@ -185,7 +186,7 @@ def memories(config: MemoriesConfig, kept: Path, stop: Stop) -> Drawn:
             if seed == 0:
                 label = f"{name} ({outcome(after.row['accuracy'])})"
                 panels[1].plot([], [], color=colour, label=label)
-                profiles = before.profile(lambda paths: paths.total), after.profile
+                profiles = profile_of([before]), after.profile
                 for axes, profile in zip(panels, profiles, strict=True):
                     if profile is not None:
                         draw_curve(axes, profile.median, colour)

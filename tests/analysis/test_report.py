@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -36,9 +37,12 @@ def read(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def check_files(folder: Path, page: str) -> set[str]:
-    """The pictures that the page names are there, and no others."""
+    """The files that the page names are there, and no others; returns the pictures."""
     files = {path.name for path in folder.iterdir()} - {"analysis.md", "analysis.json"}
     assert files == set(re.findall(r"\]\(([^)]+)\)", page))
+    heading, *rows = (folder / "gradients.csv").read_text().splitlines()
+    assert heading.startswith("steps_before_end,total_low,total_median") and rows
+    files.remove("gradients.csv")
     for name in files:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     return files
@@ -169,6 +173,14 @@ def test_profile_counts_from_the_end() -> None:
     np.testing.assert_allclose(profile.median, [3, 2, 7])
     np.testing.assert_allclose(profile.low, [2.5, 1.5, 7])
     np.testing.assert_allclose(profile.together, [10**0.5, 5**0.5, 7])
+    assert findings.curve_rows()[2] == {
+        "steps_before_end": "2",
+        **{f"total_{part}": "7" for part in ("low", "median", "high", "together")},
+    }
+    large = findings.profile(lambda paths: paths.total.double() * 1e300)
+    np.testing.assert_allclose(large.together, np.array([10**0.5, 5**0.5, 7]) * 1e300)
+    overflow = Findings((sight([2.0, math.inf]), sight([3.0, 4.0])), attends=False)
+    assert overflow.profile(lambda paths: paths.total).together[0] == math.inf
     assert not findings.traced
     # Each sequence has its own first and last tenth, here one step.
     numbers = findings.numbers()

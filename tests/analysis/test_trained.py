@@ -13,8 +13,7 @@ import torch
 from matplotlib.image import imread
 
 from relagent.analysis import figures, kept
-from relagent.analysis.findings import Findings, Profile, Sight
-from relagent.analysis.measures import Paths
+from relagent.analysis.findings import Profile
 from relagent.analysis.peak import peak_megabytes
 from relagent.analysis.trained import (
     Norms,
@@ -210,19 +209,16 @@ def test_untrained_is_what_a_run_starts_from() -> None:
 
 
 def test_norms_by_hand() -> None:
-    def of(norms: torch.Tensor) -> Findings:
-        return Findings((Sight(None, Paths(norms, norms, norms)),), attends=False)
-
     steps = torch.logspace(-10, 0, 101, dtype=torch.float64)[:, None].expand(101, 3)
-    found = norms_of(of(steps))
+    found = norms_of(steps)
     # Of 101 steps the first ten are 1e-10 ... 1e-9.1, the last ten 1e-0.9 ... 1.
     ends = (10**-9.6 + 10**-9.5) / 2, (10**-0.5 + 10**-0.4) / 2
     np.testing.assert_allclose(found, (1e-5, 9.0, *ends), rtol=1e-9)
     # Where one sequence passes nothing on, another one may.
     alternating = torch.eye(2, dtype=torch.float64).repeat(10, 1)
-    found = norms_of(of(alternating))
+    found = norms_of(alternating)
     np.testing.assert_allclose(found[:2], (0.5**0.5, 0.0))
-    assert norms_of(of(torch.zeros(20, 1))).plain()["span"] is None
+    assert norms_of(torch.zeros(20, 1)).plain()["span"] is None
 
 
 def test_verdict_of_figure3() -> None:
