@@ -42,7 +42,8 @@ class Measured:
     """What is told of one model."""
 
     row: dict[str, Any]
-    """``seed``, ``accuracy`` (None where training diverged), and the norms of its gradients."""
+    """``seed``, ``accuracy`` and the norms of its gradients; where training diverged, ``accuracy``
+    is None, and ``diverged`` the update at which it did."""
     profile: Profile | None
     """‖∇_{h_t} L‖, unless training diverged."""
 
@@ -123,18 +124,20 @@ def _read(path: Path, wanted: dict[str, Any]) -> Measured:
 
 def _measure(model: TaskConfig, config: TrainedConfig, stop: Stop) -> Measured:
     loaded = trained_if_it_can(model, config, stop)
-    if loaded is None:
-        return Measured({"seed": model.seed, "accuracy": None}, None)
+    if isinstance(loaded, DivergenceError):
+        return Measured({"seed": model.seed, "accuracy": None, "diverged": loaded.update}, None)
     norms = gradients_of(loaded, config.sequences)
     accuracy = final_accuracy(run_of(model, Path(config.runs)))
     row = {"seed": model.seed, "accuracy": accuracy, **norms_of(norms).plain()}
     return Measured(row, profile_of([norms]))
 
 
-def trained_if_it_can(model: TaskConfig, config: TrainedConfig, stop: Stop) -> LoadedModel | None:
-    """Train or load a model; ``None``, and a line that says so, where training diverges."""
+def trained_if_it_can(
+    model: TaskConfig, config: TrainedConfig, stop: Stop
+) -> LoadedModel | DivergenceError:
+    """Train or load a model; where training diverges, say so in a line and return how."""
     try:
         return trained(model, Path(config.runs), stop)
     except DivergenceError as error:
         print(error, file=sys.stderr)
-        return None
+        return error

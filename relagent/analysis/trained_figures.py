@@ -306,7 +306,7 @@ def heatmaps(config: HeatmapsConfig, kept: Path, stop: Stop) -> Drawn:
             model = config.model(task, rho)
             loaded = trained_if_it_can(model, config, stop)
             score, found = None, {}
-            if loaded is not None:
+            if isinstance(loaded, LoadedModel):
                 score = final_accuracy(run_of(model, Path(config.runs)))
                 found = _draw_heatmap(loaded, axes)
             axes.set_title(f"{task}, ν = {config.nu}, ρ = {rho}: {outcome(score)}")
