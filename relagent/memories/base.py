@@ -46,7 +46,8 @@ class Attention(NamedTuple):
     weights: Tensor
     """[.., B, K] attention over what is remembered, adds up to 1."""
     relevance: Tensor
-    """[.., B, K] running relevance score: the attention earned while in the short-term buffer."""
+    """[.., B, K] running relevance score: the attention earned so far, with screening only that
+    earned in the short-term buffer."""
     ages: Tensor
     """[.., B, K] steps since the remembered state was made: 0 for the state of this very step."""
     admitted: Tensor
@@ -87,6 +88,9 @@ class Memory(nn.Module, ABC, Generic[StateT]):
     @abstractmethod
     def step(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
         """Read one input and return the output and the next state.
+
+        This is the inner loop, and checks nothing: tensors that do not fit may be broadcast.
+        :meth:`unroll` checks them.
 
         Args:
             x: [B, F].
@@ -140,6 +144,8 @@ class Memory(nn.Module, ABC, Generic[StateT]):
 
     def reset(self, state: StateT, episode_starts: Tensor) -> StateT:
         """Empty the rows where an episode starts, by selection: what was there leaves no trace.
+
+        As :meth:`step`, it checks nothing.
 
         Args:
             state: any state of this memory.
