@@ -9,7 +9,7 @@ when gradients arrive: at the memory's outputs the heads are done, at its inputs
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from stable_baselines3.common.logger import Logger
 
 from relagent.rl import MemoryPPO
 from relagent.rl.train import TrainConfig, make_model
+from relagent.runs.cli import ArgumentParser, count, main_guard
 
 STAGES = ("environment", "encoder", "memory", "heads", "optimiser", "rest")
 
@@ -136,12 +137,13 @@ def _phase(clock: Clock, phase: str, function: Callable[..., Any]) -> Callable[.
     return call
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    """Read the command line, train and print where its time went."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", default="MiniGrid-DoorKey-5x5-v0")
     parser.add_argument("--memory", default="rel")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=10)
+    parser.add_argument("--threads", type=count, default=1)
+    parser.add_argument("--updates", type=count, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
@@ -170,7 +172,8 @@ def main() -> None:
         )
         both = acting + learning
         print(f"| {stage} | {acting:.1f} | {learning:.1f} | {both:.1f} | {both / whole:.0%} |")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main_guard(main))

@@ -34,7 +34,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from relagent.errors import RelagentError
 from relagent.memories import AnyState, Memory, RelLSTM, kernels, make_memory
+from relagent.runs.cli import ArgumentParser, count, main_guard
 
 KAPPA = {"nu": 5, "rho": 5}
 MEMORIES: dict[str, dict[str, Any]] = {
@@ -216,34 +218,35 @@ def show(title: str, result: dict[str, Times]) -> None:
         print(line + (f"{found.cpu / slow.cpu:14.3f}" if slow else ""), flush=True)
 
 
-def obstacle(device: str) -> str | None:
-    """Return why nothing can be timed on that device, if so."""
+def check_device(device: str) -> None:
+    """Refuse a device on which nothing can be timed."""
     if device == "cuda" and not torch.cuda.is_available():
-        return "torch finds no GPU here: run it on a machine with one, or without --device"
+        raise RelagentError(
+            "torch finds no GPU here: run it on a machine with one, or without --device"
+        )
     if kernels.select(RelLSTM, torch.zeros(1, device=device)) is None:
-        return f"there are no kernels for {device} here: install what compiles them (see README)"
-    return None
+        raise RelagentError(
+            f"there are no kernels for {device} here: install what compiles them (see README)"
+        )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the kernels against nn.LSTM.")
+def main() -> int:
+    """Read the command line and measure."""
+    parser = ArgumentParser(description="Time the kernels against nn.LSTM.")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=count, default=7)
     parser.add_argument(
-        "--widths", type=int, nargs="+", help="only these, by kernels even where they do not pay"
+        "--widths", type=count, nargs="+", help="only these, by kernels even where they do not pay"
     )
     parser.add_argument("--peer", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
         n, steps, rows, training, threads = options.peer
         serve_peer(int(n), int(steps), int(rows), training == "True", int(threads))
-        return
+        return 0
     device, gpu = options.device, options.device == "cuda"
-    problem = obstacle(device)
-    if problem:
-        print(f"{parser.prog}: {problem}", file=sys.stderr)
-        sys.exit(2)
+    check_device(device)
     torch.set_num_threads(options.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     where = torch.cuda.get_device_name() if gpu else f"{options.threads} threads"
@@ -271,7 +274,8 @@ def main() -> None:
     if not options.widths:
         title = "one acting step, n = 64, B = 64, ν = ρ = 5"
         show(title, medians(peer(64, 1, 64, False), step_calls(64, 64, device), 30, 10))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main_guard(main))

@@ -9,9 +9,9 @@ soon so do the episodes: compare the numbers over seeds, not seed by seed.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
+import sys
 import time
 from contextlib import nullcontext
 
@@ -21,6 +21,7 @@ from stable_baselines3.common.logger import Logger
 
 from relagent.memories import kernels
 from relagent.rl.train import TrainConfig, make_model
+from relagent.runs.cli import ArgumentParser, count, main_guard
 
 
 class Solved(BaseCallback):
@@ -53,12 +54,13 @@ def steps_to_solve(config: TrainConfig, reward: float, definition: bool) -> int 
     return solved.steps
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    """Read the command line, train and print the table."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", default="MiniGrid-DoorKey-5x5-v0")
     parser.add_argument("--memory", default="rel")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1_000_000, help="at most")
+    parser.add_argument("--seeds", type=count, default=3)
+    parser.add_argument("--steps", type=count, default=1_000_000, help="at most")
     parser.add_argument("--solved", type=float, default=0.95)
     arguments = parser.parse_args()
 
@@ -87,7 +89,8 @@ def main() -> None:
         for column in columns
     ]
     print(f"| median | {medians[0]} | {medians[1]} |")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main_guard(main))

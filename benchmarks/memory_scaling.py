@@ -5,7 +5,8 @@
 
 Every point is a process of its own, so that its peak is its own: the resident set after the pass,
 at its highest, minus what was resident before it. n = 128, batch 16, float32; the time is the best
-of a few passes after one that warms up. Results go to ``<output>.csv``, ``<output>.md`` and
+of up to five passes, as many as begin within five seconds, after one of ten steps that compiles.
+Results go to ``<output>.csv``, ``<output>.md`` and
 ``<output>.png`` (log-log, with the slopes of linear and quadratic growth).
 
 ``sab-like`` is a recurrent network that attends to the top k of all its earlier states, as Sparse
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import relagent  # isort: skip  # first: it tells OpenMP not to spin
 
-import argparse
 import csv
 import json
 import resource
@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from relagent.memories import make_memory
+from relagent.runs.cli import ArgumentParser, count, main_guard
 from relagent.runs.machine import machine, peak_resident
 
 FEATURES, SIZE, BATCH = 64, 128, 16
@@ -250,9 +251,10 @@ def write_table(points: list[Point], path: Path) -> None:
     path.write_text("\n".join(lines))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time and peak memory over sequence length.")
-    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
+def main() -> int:
+    """Read the command line and measure."""
+    parser = ArgumentParser(description="Time and peak memory over sequence length.")
+    parser.add_argument("--steps", type=count, nargs="+", default=list(STEPS))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--output", type=Path, default=Path("memory_scaling"))
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for one point")
@@ -263,7 +265,7 @@ def main() -> None:
         bound = int(options.gigabytes * 1e9)
         resource.setrlimit(resource.RLIMIT_AS, (bound, bound))  # fail alone, not with the machine
         print(json.dumps(measure(options.point[0], int(options.point[1]), seconds=5.0)))
-        return
+        return 0
 
     points = []
     given_up: set[str] = set()
@@ -286,7 +288,8 @@ def main() -> None:
     if points:
         plot(points, options.output.with_suffix(".png"))
         write_table(points, options.output.with_suffix(".md"))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main_guard(main))
