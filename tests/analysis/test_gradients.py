@@ -151,7 +151,7 @@ def test_wrong_requests_are_refused() -> None:
     with pytest.raises(AnalysisInputError, match="must be a scalar"):
         gradient_norms(memory, sequence(), lambda y: y.sum(dim=0))
     with pytest.raises(AnalysisInputError, match="is a float"):
-        gradient_norms(memory, sequence(), lambda y: float(y.sum()))  # type: ignore[arg-type, return-value]
+        gradient_norms(memory, sequence(), lambda y: 1.0)  # type: ignore[arg-type, return-value]
     with pytest.raises(AnalysisInputError, match="is a constant"):
         gradient_norms(memory, sequence(), lambda y: y.detach().sum())
     for step in (T, -T - 1):
