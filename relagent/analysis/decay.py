@@ -77,8 +77,7 @@ def leading_term(eigenvalue: complex, t: int, T: int) -> complex:
         B = (1-λ)^(μ-1) · [(t+1) ₂F₁(μ, t; t+μ; λ) - t²/(t+μ) ₂F₁(μ, t+1; t+1+μ; λ)].
 
     The ratio of the two sides tends to 1 as T → ∞; it is near 1 once T ≫ |μ|³, so late for a λ
-    near 1. B is analytic in |λ| < 1, positive on 0 ≤ λ < 1,
-    hence zero at isolated points at most.
+    near 1. B is analytic in |λ| < 1, positive on 0 ≤ λ < 1, hence zero at isolated points at most.
     """
     if not 1 <= t <= T:
         raise AnalysisInputError(f"t={t}, T={T}: 1 <= t <= T must hold")

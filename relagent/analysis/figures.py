@@ -13,6 +13,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from relagent.analysis import decay, sparse
+from relagent.analysis.kept import COMMAND
 from relagent.analysis.trained import StoppedError
 from relagent.analysis.trained_figures import TRAINED_FIGURES
 from relagent.picture import png
@@ -162,7 +163,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {"theorem1": theorem1, "theorem2": th
 
 def _without_places(words: Sequence[str]) -> list[str]:
     """The words of the command line without the folders: what decides what is drawn."""
-    kept = ["relagent.analysis.figures"]
+    kept = list(COMMAND)
     skip = False
     for word in words:
         if not skip and not word.startswith(("--runs=", "--out=")) and word not in _PLACES:

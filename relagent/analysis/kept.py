@@ -33,6 +33,8 @@ from relagent.tasks.config import TaskConfig
 from relagent.tasks.run import LoadedModel
 from relagent.tasks.train import DivergenceError
 
+COMMAND = ("python", "-m", "relagent.analysis.figures")
+"""What makes these files, and the figures; its options follow."""
 DIGITS = 4
 """Of the numbers in a profile: more than a picture can show."""
 
@@ -74,7 +76,7 @@ def measured(model: TaskConfig, config: TrainedConfig, folder: Path, stop: Stop)
         "settings": settings,
         "row": found.row,
         "profile": None if found.profile is None else _plain(found.profile),
-        "provenance": provenance(command=["relagent.analysis.figures"]),
+        "provenance": provenance(command=list(COMMAND)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(record, allow_nan=False).encode() + b"\n")

@@ -47,7 +47,8 @@ def draw(name: str, runs: Path, out: Path, *words: str) -> dict[str, Any]:
     assert str(out) not in text and str(runs) not in text
     data: dict[str, Any] = json.loads(text)
     assert data["settings"]["T"] == 5
-    assert data["provenance"]["command"][:4] == ["relagent.analysis.figures", name, "--T", "5"]
+    begin = ["python", "-m", "relagent.analysis.figures", name, "--T", "5"]
+    assert data["provenance"]["command"][:6] == begin
     return data
 
 
