@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from relagent.runs.machine import machine
+
 PACKAGES = (
     "relagent",
     "torch",
@@ -47,6 +49,7 @@ def provenance(
         "git": _git(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
+        "machine": machine(),
     }
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from relagent.runs.checkpoint import CheckpointDamagedError, checkpoints
 from relagent.runs.directory import RunDirectory
 from relagent.runs.files import read_or_empty, write_atomically
-from relagent.runs.machine import machine
 from relagent.study.task import TaskError
 
 KEPT = ("started", "device", "backend", "versions", "git", "platform", "cpu_count")
@@ -67,15 +66,22 @@ def training_provenance(run: Path) -> dict[str, Any]:
     """What a run was made with, for its result.
 
     That is versions, commit and so on of its first session, the same of those that went on, their
-    number, and the machine of the last.
+    number, and the machine of the last: not of this process, which may have trained nothing.
     """
     made = RunDirectory.open(run).read_provenance()
-    training, *resumed = (
-        {name: session.get(name) for name in KEPT} for session in (made, *made.get("resumed", []))
-    )
+    sessions = [made, *made.get("resumed", [])]
+    training, *resumed = ({name: session.get(name) for name in KEPT} for session in sessions)
     return {
         "training": training,
         "resumed": resumed,
-        "sessions": 1 + len(resumed),
-        "machine": machine(),
+        "sessions": len(sessions),
+        "machine": _machine_of(sessions[-1]),
     }
+
+
+def _machine_of(session: Mapping[str, Any]) -> dict[str, Any]:
+    """The machine that a session noted; early ones noted no more than its system and cores."""
+    noted = session.get("machine")
+    if noted is not None:
+        return dict(noted)
+    return {"processor": session.get("platform"), "cores": session.get("cpu_count")}
