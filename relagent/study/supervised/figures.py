@@ -26,7 +26,7 @@ def table_figure(view: View) -> bytes:
         for column, memory in enumerate(view.memories, start=1):
             runs = view.runs(name, memory)
             if runs:
-                scores = [(run.test or run.validation)["accuracy"] for run in runs]
+                scores = [run.score["accuracy"] if run.score else 0.0 for run in runs]
                 shade[row, column] = sum(scores) / len(scores)
     heights = [max(cell.count("\n") + 1 for cell in row) for row in texts]
     width = 1.25
@@ -41,7 +41,9 @@ def curves_figure(view: View) -> bytes:
     for axes, name in zip(panels, view.variants, strict=True):
         for memory in view.memories:
             for run in view.runs(name, memory):
-                handles[LOOKS[memory].title] = _curve(axes, run)
+                line = _curve(axes, run)
+                if line is not None:
+                    handles[LOOKS[memory].title] = line
         axes.set_title(variant_title(name), fontsize="medium")
         if view.study in ("copy", "denoise"):
             handles[WITHOUT] = axes.axhline(
@@ -69,6 +71,7 @@ CURVES = {
 
 
 def _curve(axes: Any, run: SupervisedResult) -> Any:
+    """Draw a run; None where it diverged before there was anything to draw."""
     look = LOOKS[run.memory]
     if "epochs" in run.config:
         name = "bpc" if "bpc" in run.evaluations else "accuracy"
@@ -78,12 +81,14 @@ def _curve(axes: Any, run: SupervisedResult) -> Any:
         # A run that ended before its first row of training has its evaluations still.
         curve = run.training if run.training["steps"] else run.evaluations
         x, y, marker = curve["steps"], curve["loss"], ""
+    if not x:
+        return None
     (line,) = axes.plot(
         x, y, color=look.colour, ls=look.style, lw=1.4, marker=marker, label=look.title
     )
-    if run.solved is not None and x:
+    if run.solved is not None:
         axes.plot(x[-1:], y[-1:], "o", color=look.colour, markersize=5)
-    if run.diverged is not None and x:
+    if run.diverged is not None:
         axes.plot(x[-1:], y[-1:], "x", color=look.colour, markersize=7)
     return line
 
@@ -95,7 +100,7 @@ def transfer_figure(view: View) -> bytes:
     handles: dict[str, Any] = {}
     delays: set[float] = set()
     for run in view.ordered:
-        if run.transfer:
+        if run.transfer and run.validation is not None:
             look = LOOKS[run.memory]
             points = [(run.config["T"], run.validation["accuracy"])]
             points += [(score["T"], score["accuracy"]) for score in run.transfer]

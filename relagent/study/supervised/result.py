@@ -36,9 +36,10 @@ class SupervisedResult:
             or after which the evaluation's loss was none, so that training ended; None if there was
             none.
         validation: of the last evaluation: ``updates``, ``loss``, ``accuracy`` and, on PTB,
-            ``bpc``.
+            ``bpc``; None where the run diverged before the first.
         best: of the best evaluation, likewise.
-        test: of the weights of the best evaluation; None where a task has no test data.
+        test: of the weights of the best evaluation; None where a task has no test data, or a run
+            no evaluation.
         parameters: how many the model has.
         seconds: of training, evaluations included, pauses left out.
         peak_memory: ``bytes`` that were in use at most, in the last session, and ``of`` what.
@@ -60,8 +61,8 @@ class SupervisedResult:
     total: int
     solved: int | None
     diverged: int | None
-    validation: Mapping[str, float]
-    best: Mapping[str, float]
+    validation: Mapping[str, float] | None
+    best: Mapping[str, float] | None
     test: Mapping[str, float] | None
     parameters: int
     seconds: float
@@ -71,6 +72,11 @@ class SupervisedResult:
     evaluations: Mapping[str, list[float]]
     provenance: Mapping[str, Any]
     checkpoint: str
+
+    @property
+    def score(self) -> Mapping[str, float] | None:
+        """What the run is judged by: of the test data where there are any, else ``validation``."""
+        return self.validation if self.test is None else self.test
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all, with one line a key."""
@@ -100,9 +106,9 @@ def _parsed(data: Mapping[str, Any]) -> SupervisedResult:
         total=int(data["total"]),
         solved=None if data["solved"] is None else int(data["solved"]),
         diverged=None if data["diverged"] is None else int(data["diverged"]),
-        validation=_numbers(data["validation"]),
-        best=_numbers(data["best"]),
-        test=None if data["test"] is None else _numbers(data["test"]),
+        validation=_score(data["validation"]),
+        best=_score(data["best"]),
+        test=_score(data["test"]),
         parameters=int(data["parameters"]),
         seconds=float(data["seconds"]),
         peak_memory=dict(data["peak_memory"]),
@@ -118,7 +124,10 @@ def _parsed(data: Mapping[str, Any]) -> SupervisedResult:
     # Where the data lie is the one setting that a result leaves out.
     unsaid = {"data": None} if issubclass(kind, DatasetConfig) else {}
     from_json(kind, {**unsaid, **result.config})
-    for score in (result.validation, result.best):
+    evaluated = [score for score in (result.validation, result.best) if score is not None]
+    if len(evaluated) < 2 and (evaluated or result.diverged is None):
+        raise ValueError("it has no evaluation")
+    for score in evaluated:
         require(score, "updates", "loss", "accuracy")
     require(result.peak_memory, "bytes", "of")
     for score in result.transfer:
@@ -137,6 +146,10 @@ def read_results(folder: Path) -> list[SupervisedResult]:
 def _run_of(result: SupervisedResult) -> tuple[Any, ...]:
     forms = (result.config.get(name) for name in ("T", "group", "permuted"))
     return (result.study, result.memory, result.seed, *forms)
+
+
+def _score(data: Mapping[str, Any] | None) -> dict[str, float] | None:
+    return None if data is None else _numbers(data)
 
 
 def _numbers(data: Mapping[str, Any]) -> dict[str, float]:

@@ -43,7 +43,7 @@ def _train(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
 
     def go_on(update: int) -> bool:
         made = read_outcome(task.run)
-        if made.get("updates") == update and made.get("validation") is not None:
+        if made.get("updates") == update:
             ended = made["solved"] or made["diverged"]
             if task.enough(ended, made["config"]):
                 return True
@@ -54,9 +54,7 @@ def _train(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
 
     try:
         return train_from_wherever(task.run, begin, go_on)
-    except DivergenceError:
-        if read_outcome(task.run).get("validation") is None:
-            raise  # there is nothing to show
+    except DivergenceError:  # which is a result too
         return True
 
 
@@ -99,7 +97,7 @@ def _result(task: SupervisedTask) -> SupervisedResult:
     characters = "bpc" in task.figure
     rows = run.read_metrics()
     evaluations = [split_row(row, "validation") for row in rows if "validation/loss" in row]
-    if not evaluations:
+    if not evaluations and made["diverged"] is None:
         raise RunDamagedError(task.run / "metrics.jsonl", "it has no evaluation")
 
     def merit(score: Mapping[str, float]) -> float:
@@ -121,8 +119,8 @@ def _result(task: SupervisedTask) -> SupervisedResult:
         total=made["total"],
         solved=made["solved"],
         diverged=made["diverged"],
-        validation=evaluations[-1],
-        best=max(evaluations, key=merit),  # the first of equals
+        validation=evaluations[-1] if evaluations else None,
+        best=max(evaluations, key=merit, default=None),  # the first of equals
         test=None if made["test"] is None else split_row(made["test"], "test"),
         parameters=made["parameters"],
         seconds=round(made["seconds"], 1),

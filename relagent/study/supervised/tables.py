@@ -43,6 +43,8 @@ def paper_number(study: str, variant_name: str, memory: str) -> str | None:
 
 
 def _reached(run: SupervisedResult, bold: tuple[str, str]) -> str:
+    if run.validation is None or run.best is None:
+        return f"diverged at {run.diverged:,}, before it was evaluated"
     if run.test is not None:
         score = f"{run.test['bpc']:.3f} bpc" if "bpc" in run.test else percent(run.test["accuracy"])
         epochs = run.config["epochs"]
@@ -95,14 +97,12 @@ def number_rows(view: View) -> list[dict[str, Any]]:
             "task": name,
             "memory": run.memory,
             "seed": run.seed,
-            "accuracy": (run.test or run.validation)["accuracy"],
-            "loss": (run.test or run.validation)["loss"],
-            "bpc": (run.test or run.validation).get("bpc"),
+            **{name: (run.score or {}).get(name) for name in ("accuracy", "loss", "bpc")},
             "split": "validation" if run.test is None else "test",
             "paper": paper_number(view.study, name, run.memory),
             "solved": run.solved,
-            "best_validation_accuracy": run.best["accuracy"],
-            "best_update": run.best["updates"],
+            "best_validation_accuracy": (run.best or {}).get("accuracy"),
+            "best_update": (run.best or {}).get("updates"),
             "diverged": run.diverged,
             "updates": run.updates,
             "budget": run.config.get("updates", run.config.get("epochs")),

@@ -163,7 +163,7 @@ class SupervisedTask(Task):
     def outcome(self) -> tuple[int, float | None]:
         """See :meth:`Task.outcome`; the figure is that of the last evaluation."""
         result = read_result(self.result)
-        return result.updates, result.validation.get(self.figure)
+        return result.updates, (result.validation or {}).get(self.figure)
 
     def to_json(self) -> dict[str, Any]:
         """See :meth:`Task.to_json`."""

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ import torch
 from torch import nn
 
 from relagent.runs.directory import RunDirectory, RunInUseError
+from relagent.runs.machine import machine
 from relagent.study.cluster import do_remotely
+from relagent.study.report import write_report
+from relagent.study.result_file import ResultError
 from relagent.study.supervised import run
-from relagent.study.supervised.result import read_result
+from relagent.study.supervised.result import SupervisedResult, read_result
 from relagent.study.supervised.tables import main_table
 from relagent.study.supervised.task import SupervisedTask
 from relagent.study.supervised.view import View
@@ -25,7 +28,7 @@ from relagent.study.task import TaskConflictError, task_to_json
 from relagent.tasks import train as train_module
 from relagent.tasks.base import Score
 from relagent.tasks.evaluate import evaluate
-from relagent.tasks.train import DivergenceError, resume, train
+from relagent.tasks.train import resume, train
 
 from .conftest import DELAYS, MakeTask
 
@@ -50,6 +53,12 @@ def outcome(task: SupervisedTask) -> dict[str, Any]:
     return data
 
 
+def last(result: SupervisedResult) -> Mapping[str, float]:
+    """The last evaluation of a run that has one."""
+    assert result.validation is not None
+    return result.validation
+
+
 def test_stopped_everywhere_it_ends_as_if_nothing_happened(make_task: MakeTask) -> None:
     whole, task = make_task(folder="whole"), make_task()
     assert whole.do(never)
@@ -71,8 +80,9 @@ def test_the_result_tells_what_the_run_did(make_task: MakeTask) -> None:
     assert (result.study, result.memory, result.seed) == ("copy", "rel-rnn", 0)
     assert (result.updates, result.solved, result.test) == (12, None, None)
     assert result.parameters == made["parameters"]
-    assert result.validation["updates"] == 12
-    assert result.validation["accuracy"] == made["validation"]["validation/accuracy"]
+    assert last(result)["updates"] == 12
+    assert last(result)["accuracy"] == made["validation"]["validation/accuracy"]
+    assert result.best is not None
     assert result.best["accuracy"] == max(result.evaluations["accuracy"])
     assert result.training["steps"] == [4, 8, 12]
     assert result.evaluations["steps"] == [5, 10, 12]
@@ -80,7 +90,7 @@ def test_the_result_tells_what_the_run_did(make_task: MakeTask) -> None:
     assert {score["sequences"] for score in result.transfer} == {2}
     assert (task.root / result.checkpoint).is_file()
     assert str(task.root) not in task.result.read_text()
-    assert task.outcome() == (12, result.validation["accuracy"])
+    assert task.outcome() == (12, last(result)["accuracy"])
 
 
 def test_finished_is_not_touched(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +148,7 @@ def test_a_run_that_is_further_than_is_asked_for_ends_where_it_is(make_task: Mak
     assert 8 < step < 100
     assert task.do(never)
     result = read_result(task.result)
-    assert result.updates == result.validation["updates"] == step
+    assert result.updates == last(result)["updates"] == step
     assert task.finished()
 
 
@@ -156,7 +166,7 @@ def test_epochs_go_on_too(make_ptb: MakeTask) -> None:
     assert result.test is not None
     assert 0 <= result.test["accuracy"] <= 1
     assert result.test["bpc"] > 0
-    assert more.outcome() == (15, result.validation["bpc"])
+    assert more.outcome() == (15, last(result)["bpc"])
     assert "data" not in result.config
     # In the middle of the fourth epoch, when one is asked for: it ends with the fourth.
     longer = make_ptb("other", epochs=9)
@@ -197,7 +207,7 @@ def test_what_diverged_is_a_result(make_task: MakeTask, monkeypatch: pytest.Monk
     assert task.do(never)
     result = read_result(task.result)
     assert (result.updates, result.total, result.solved, result.diverged) == (7, 12, None, 8)
-    assert result.validation["updates"] == 5
+    assert last(result)["updates"] == 5
     assert result.transfer == ()  # its weights say nothing
     assert task.trained(7)
     assert make_task(updates=200).finished()
@@ -218,6 +228,7 @@ def test_the_test_score_of_what_diverged_is_that_of_its_best_epoch(
     result = read_result(task.result)
     assert (result.updates, result.total, result.diverged) == (12, 20, 13)
     assert result.evaluations["steps"] == [5, 10]
+    assert result.best is not None
     assert result.best["updates"] == 10
     assert result.test is not None
     _, rows = main_table(View([result]))
@@ -238,23 +249,68 @@ def test_an_evaluation_without_a_finite_loss_ends_training(
     assert task.do(never)
     result = read_result(task.result)
     assert (result.updates, result.diverged) == (10, 10)
-    assert result.validation["updates"] == 5
+    assert last(result)["updates"] == 5
     task.result.unlink()
     assert task.do(never)
     assert read_result(task.result).diverged == 10
 
 
-def test_diverged_before_the_first_evaluation_there_is_no_result(
+@pytest.mark.parametrize("make", ["make_task", "make_ptb"])
+def test_diverged_before_the_first_evaluation_it_is_a_result_without_scores(
+    make: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task: SupervisedTask = request.getfixturevalue(make)()
+    diverging(3, monkeypatch)
+    assert task.do(never)
+    result = read_result(task.result)
+    assert (result.updates, result.diverged) == (2, 3)
+    assert (result.validation, result.best, result.test) == (None, None, None)
+    assert result.evaluations["steps"] == []
+    assert task.outcome() == (2, None)
+    assert make_report(task).count("diverged at 3, before it was evaluated") == 1
+    # Made again of the run directory alone, without training.
+    before = outcome(task)
+    task.result.unlink()
+    monkeypatch.setattr(run, "resume", None)
+    assert task.do(never)
+    assert outcome(task) == before
+
+
+def make_report(task: SupervisedTask) -> str:
+    """The page on a study's results."""
+    folder = task.result.parent.parent
+    write_report(folder)
+    return (folder / "README.md").read_text()
+
+
+def test_a_result_without_scores_is_one_of_what_diverged(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task()
     diverging(3, monkeypatch)
-    with pytest.raises(DivergenceError, match="diverged at update 3"):
-        task.do(never)
-    assert not task.result.exists()
-    # Another try goes on from just before it.
     assert task.do(never)
-    assert read_result(task.result).updates == 12
+    made = json.loads(task.result.read_text())
+    for wrong in ({"diverged": None}, {"best": {"updates": 1, "loss": 1.0, "accuracy": 0.5}}):
+        task.result.write_text(json.dumps({**made, **wrong}))
+        with pytest.raises(ResultError, match="no evaluation"):
+            read_result(task.result)
+
+
+def test_the_machine_is_that_of_training_not_of_who_collects(make_task: MakeTask) -> None:
+    task = make_task()
+    assert task.do(never)
+    path = task.run / "provenance.json"
+    made = json.loads(path.read_text())
+    assert read_result(task.result).provenance["machine"] == made["machine"] == machine()
+    elsewhere = {"processor": "A fine one", "cores": 999, "memory_gib": 8.0, "gpu": None}
+    early = {"platform": "Linux 1.0 x86_64", "cpu_count": 998}  # noted no machine
+    known_of_it = {"processor": "Linux 1.0 x86_64", "cores": 998}
+    del made["machine"]
+    for last, expected in (({"machine": elsewhere}, elsewhere), (early, known_of_it)):
+        path.write_text(json.dumps({**made, "resumed": [{**made, **last}]}))
+        task.result.unlink()
+        assert task.do(never)
+        assert read_result(task.result).provenance["machine"] == expected
 
 
 def test_killed_before_the_first_checkpoint_it_starts_over(make_task: MakeTask) -> None:
