@@ -17,7 +17,7 @@ import torch
 
 from relagent.envs import make_vec_env
 from relagent.rl import MemoryPPO, load_policy
-from relagent.runs.cli import main_guard
+from tests.in_process import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -29,16 +29,12 @@ SMALL = [
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
-    """The command in this process, since a new one takes seconds to start."""
+    """Run the script in this process and give its exit code."""
     specification = importlib.util.spec_from_file_location("train_rl", ROOT / "train_rl.py")
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", ["train_rl.py", *map(str, words)])
-    try:
-        return main_guard(module.main)
-    except SystemExit as stop:  # argparse leaves this way
-        return int(str(stop.code))
+    return run_command(monkeypatch, module.main, "train_rl.py", *words)
 
 
 def files(run: Path) -> dict[str, bytes]:

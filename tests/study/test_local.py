@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from relagent.runs.cli import main_guard
 from relagent.study.__main__ import main
 from relagent.study.board import Board
 from relagent.study.local import run_here
 from relagent.study.transfer.task import TransferTask
+from tests.in_process import run_command
 
 from .conftest import MakeTask
 from .transfer.test_run import outcome
@@ -42,10 +42,9 @@ class Study:
     def run(
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str
     ) -> tuple[int, str]:
-        """In this process, since a new one takes seconds to start; its children are real."""
-        monkeypatch.setattr(sys, "argv", [*self.words[2:], *words])
+        """Run the command in this process; its children are real. Gives exit code and messages."""
         capfd.readouterr()
-        code = main_guard(main)
+        code = run_command(monkeypatch, main, *self.words[2:], *words)
         return code, capfd.readouterr().err
 
 

@@ -9,20 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from relagent.runs.cli import main_guard
 from relagent.tasks.__main__ import main
+from tests.in_process import run_command
 
 from .standins import write_mnist
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """Run the command in this process and give its exit code."""
-    monkeypatch.setattr(sys, "argv", ["tasks", *words])
-    try:
-        return main_guard(main)
-    except SystemExit as error:
-        assert isinstance(error.code, int)
-        return error.code
+    return run_command(monkeypatch, main, "tasks", *words)
 
 
 SMALL = ("--hidden-size", "8", "--T", "5", "--updates", "6", "--evaluate-every", "3")

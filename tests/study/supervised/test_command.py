@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from relagent.runs.cli import main_guard
 from relagent.study.__main__ import main
 from relagent.study.supervised.result import read_result
+from tests.in_process import run_command
 
 SMALL = ["--hidden-size", "8", "--log-every", "4", "--evaluate-every", "5", "--jobs", "2"]
 
@@ -22,14 +22,9 @@ SMALL = ["--hidden-size", "8", "--log-every", "4", "--evaluate-every", "5", "--j
 def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str
 ) -> tuple[int, str]:
-    """In this process, since a new one takes seconds to start; its children are real."""
-    monkeypatch.setattr(sys, "argv", ["study", *words])
+    """Run the command in this process; its children are real. Gives exit code and messages."""
     capfd.readouterr()
-    try:
-        code = main_guard(main)
-    except SystemExit as error:
-        assert isinstance(error.code, int)
-        code = error.code
+    code = run_command(monkeypatch, main, "study", *words)
     return code, capfd.readouterr().err
 
 
