@@ -20,7 +20,10 @@ WITHOUT = "without a memory"
 def table_figure(view: View) -> bytes:
     """The main table as a picture: a cell is the darker the higher its accuracy."""
     heading, rows = main_table(view, bold=("", ""), line="\n")
-    texts = [[cell.replace(", ", "\n").replace(" out", "\nout") for cell in row] for row in rows]
+    texts = [
+        [cell.replace(", ", "\n").replace(" out", "\nout").replace(" (", "\n(") for cell in row]
+        for row in rows
+    ]
     shade = {}
     for row, name in enumerate(view.rows):
         for column, memory in enumerate(view.memories, start=1):

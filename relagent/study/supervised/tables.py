@@ -44,7 +44,7 @@ def paper_number(study: str, variant_name: str, memory: str) -> str | None:
 
 def _reached(run: SupervisedResult, bold: tuple[str, str]) -> str:
     if run.validation is None or run.best is None:
-        return f"diverged at {run.diverged:,}, before it was evaluated"
+        return f"diverged at {run.diverged:,}, no score"
     if run.test is not None:
         score = f"{run.test['bpc']:.3f} bpc" if "bpc" in run.test else percent(run.test["accuracy"])
         epochs = run.config["epochs"]

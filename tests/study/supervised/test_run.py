@@ -267,7 +267,7 @@ def test_diverged_before_the_first_evaluation_it_is_a_result_without_scores(
     assert (result.validation, result.best, result.test) == (None, None, None)
     assert result.evaluations["steps"] == []
     assert task.outcome() == (2, None)
-    assert make_report(task).count("diverged at 3, before it was evaluated") == 1
+    assert make_report(task).count("diverged at 3, no score") == 1
     # Made again of the run directory alone, without training.
     before = outcome(task)
     task.result.unlink()
