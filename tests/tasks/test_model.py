@@ -1,5 +1,7 @@
 """The model around a memory, what goes over to the next window, and the default settings."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -158,10 +160,14 @@ def test_settings_that_the_paper_leaves_open(
         ("copy", "rel-rnn", {"nonlinearity": "relu"}, "mean"),
         ("denoise", "rel", {}, "sum"),
         ("denoise", "lstm", {}, None),
+        ("mnist", "rel", {}, "mean"),
+        ("mnist", "mem", {"group": 1, "permuted": True}, "mean"),
+        ("mnist", "rel", {"group": 7}, "sum"),
+        ("mnist", "rel-rnn", {"group": 7, "nonlinearity": "tanh"}, "sum"),
     ],
 )
-def test_states_without_a_bound_are_averaged(
-    task: str, memory: str, settings: dict[str, str], combine: str | None
+def test_states_are_averaged_where_they_have_no_bound_or_cross_single_pixels(
+    task: str, memory: str, settings: dict[str, Any], combine: str | None
 ) -> None:
     assert default_config(task, memory, **settings).combine == combine
 

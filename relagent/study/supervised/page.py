@@ -86,11 +86,12 @@ DEVIATIONS = """\
 Where a run was given no other settings:
 
 - The macro-state of attentive memories is h + c as in the paper's equations; with modReLU, whose
-  states have no bound, it is (h + c) / 2 as in the authors' code: as a sum, RelRNN's diverged on
-  denoise; as a mean too its loss has spikes, and may diverge.
+  states have no bound, and on MNIST's single pixels it is (h + c) / 2 as in the authors' code: as a
+  sum, RelRNN's diverged on denoise, and RelLSTM's gradient explodes over 784 steps; as a mean too
+  RelRNN's loss has spikes, and may diverge.
 - The paper gives learning rate, optimiser, nonlinearity and ν, ρ of orth-RNN, expRNN, LSTM, GORU
-  and RelRNN (its tables 6 to 9). Chosen here: RelLSTM and MemLSTM take Adam and 0.001 on copy and
-  denoise ([why](../../docs/rellstm_learning_rate.md)), otherwise RelRNN's line, as MemRNN does
+  and RelRNN (its tables 6 to 9). Chosen here: RelLSTM and MemLSTM take Adam and 0.001
+  ([why](../../docs/rellstm_learning_rate.md)), on PTB RelRNN's line, as MemRNN does
   everywhere; SAB takes the LSTM's; GORU, which table 7 (denoise) alone has, that line on all tasks;
   where a table names one learning rate for expRNN, that of its
   rotation is a tenth; where it names no optimiser for the LSTM, Adam.
