@@ -10,6 +10,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import (
@@ -128,15 +129,17 @@ class MemoryPPO(MemoryAlgorithm):
                 raise ModelOptionError(
                     f"{name}={value} cannot work: use a whole number of at least 1"
                 )
-        for name, number, least, most in (
-            ("gamma", gamma, 0, 1),
-            ("gae_lambda", gae_lambda, 0, 1),
-            ("ent_coef", ent_coef, -math.inf, math.inf),
-            ("vf_coef", vf_coef, 0, math.inf),
-            ("max_grad_norm", max_grad_norm, 0, math.inf),
-        ):
-            if not least <= number <= most:  # not true of what is not a number
-                raise ModelOptionError(f"{name}={number} cannot work: use {least} to {most}")
+        ranges: dict[str, tuple[Any, float, float]] = {
+            "gamma": (gamma, 0, 1),
+            "gae_lambda": (gae_lambda, 0, 1),
+            "ent_coef": (ent_coef, -math.inf, math.inf),
+            "vf_coef": (vf_coef, 0, math.inf),
+            "max_grad_norm": (max_grad_norm, 0, math.inf),
+        }
+        for name, (number, least, most) in ranges.items():
+            # The comparison is not true of NaN.
+            if not (isinstance(number, int | float | np.number) and least <= number <= most):
+                raise ModelOptionError(f"{name}={number!r} cannot work: use {least} to {most}")
         for name, limit in (
             ("clip_range", clip_range),
             ("clip_range_vf", clip_range_vf),

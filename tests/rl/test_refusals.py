@@ -53,6 +53,7 @@ def test_rewards_may_be_whole_numbers() -> None:
     ("name", "value"),
     [
         ("gamma", 2),
+        ("gae_lambda", "0.9"),
         ("gae_lambda", -0.1),
         ("ent_coef", float("nan")),
         ("clip_range", float("nan")),
@@ -61,8 +62,8 @@ def test_rewards_may_be_whole_numbers() -> None:
         ("n_steps", 8.0),
     ],
 )
-def test_impossible_shares_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ModelOptionError, match=f"^{name}={value} cannot work: use"):
+def test_impossible_shares_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ModelOptionError, match=f"^{name}={value!r} cannot work: use"):
         small_model(toys(), "rel", False, 0, **{name: value})
 
 
