@@ -196,6 +196,8 @@ def _gym_make(env_id: str) -> gym.Env[Any, Any]:
             raise UnknownEnvironmentError(f"{env_id} cannot be made: {error}") from error
         near = difflib.get_close_matches(env_id, list(gym.registry), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "give an id such as CartPole-v1."
+        if ":" not in env_id:
+            hint += f" (one of your own has its module before it: my_module:{env_id})"
         raise UnknownEnvironmentError(f"unknown environment {env_id!r}: {hint}") from error
 
 

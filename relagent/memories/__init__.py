@@ -53,21 +53,37 @@ MEMORIES: dict[str, type[Memory[Any]]] = {
 line here; the tests range over this table."""
 
 
-def make_memory(name: str, input_size: int, hidden_size: int, **options: Any) -> Memory[Any]:
-    """Return a new memory by its registered name.
+def make_memory(
+    memory: str | type[Memory[Any]], input_size: int, hidden_size: int, **options: Any
+) -> Memory[Any]:
+    """Return a new memory.
+
+    Args:
+        memory: its registered name, or a class of memories.
+        input_size: F, the number of input features.
+        hidden_size: H, the number of output features.
+        options: the memory's own.
 
     Raises:
-        MemoryOptionError: an unknown name, or an option that this memory does not take.
+        MemoryOptionError: an unknown name, no class of memories, or an option that this memory
+            does not take.
     """
-    if name not in MEMORIES:
-        near = difflib.get_close_matches(name, MEMORIES, n=1)
+    kind: Any = MEMORIES.get(memory) if isinstance(memory, str) else memory
+    if kind is None:
+        near = difflib.get_close_matches(str(memory), MEMORIES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise MemoryOptionError(
-            f"unknown memory {name!r}{hint}: choose one of {', '.join(MEMORIES)}"
+            f"unknown memory {memory!r}{hint}: choose one of {', '.join(MEMORIES)}"
+        )
+    if not (isinstance(kind, type) and issubclass(kind, Memory)):
+        what = kind.__name__ if isinstance(kind, type) else f"an object of {type(kind).__name__}"
+        raise MemoryOptionError(
+            f"{what} is no memory: pass a registered name, or a subclass of Memory itself"
         )
     try:
-        return MEMORIES[name](input_size, hidden_size, **options)
+        return kind(input_size, hidden_size, **options)
     except TypeError as error:
+        name = memory if isinstance(memory, str) else kind.__name__
         raise MemoryOptionError(f"memory {name!r} cannot be made: {error}") from error
 
 

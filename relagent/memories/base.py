@@ -114,6 +114,8 @@ class Memory(nn.Module, ABC, Generic[StateT]):
 
         Raises:
             MemoryInputError: see :meth:`check_sequence`.
+            MemoryOptionError: this kind of memory breaks the rules above: its empty rows are not
+                what a reset leaves, or a step returns something else.
         """
         state, starts = self.check_sequence(x, state, episode_starts)
         # A method that was replaced on this very object is not what a kernel computes.
@@ -136,9 +138,12 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         self, x: Tensor, state: StateT, episode_starts: Tensor
     ) -> tuple[Tensor, StateT]:
         """:meth:`unroll` by its definition: reset, step, reset, step, ..."""
-        outputs = []
+        outputs: list[Tensor] = []
         for x_t, starts_t in zip(x, episode_starts, strict=True):
-            y, state = self.step(x_t, self.reset(state, starts_t))
+            made = self.step(x_t, self.reset(state, starts_t))
+            if not outputs:
+                self._check_step(made, x.shape[1])
+            y, state = made
             outputs.append(y)
         return torch.stack(outputs), state
 
@@ -229,15 +234,14 @@ class Memory(nn.Module, ABC, Generic[StateT]):
 
     def _checked_state(self, state: StateT, x: Tensor) -> StateT:
         if self._empty is None:
-            self._empty = self.initial_state(1)
+            self._empty = self._checked_empty()
         empty, batch, exact = self._empty, x.shape[1], self._exact_type(x)
         advice = f"pass initial_state({batch}), or what unroll returned for this batch"
         if not isinstance(state, tuple) or len(state) != len(empty):
             raise MemoryInputError(
                 f"the state of {type(self).__name__} is a tuple of {len(empty)} tensors: {advice}"
             )
-        names = getattr(empty, "_fields", range(len(empty)))
-        for name, part, like in zip(names, state, empty, strict=True):
+        for name, part, like in zip(_names(empty), state, empty, strict=True):
             wanted = [batch, *like.shape[1:]]
             if not isinstance(part, Tensor):
                 raise MemoryInputError(
@@ -256,6 +260,37 @@ class Memory(nn.Module, ABC, Generic[StateT]):
                     f"{x.device}, not {list(part.shape)}, {found}, on {part.device}: {advice}"
                 )
         return make_state(empty, state)
+
+    def _checked_empty(self) -> StateT:
+        """One empty row, if it is what a reset leaves."""
+        empty = self.initial_state(1)
+        says = f"{type(self).__name__}.initial_state(1)"
+        if not isinstance(empty, tuple) or not all(
+            isinstance(part, Tensor) and part.shape[:1] == (1,) for part in empty
+        ):
+            raise MemoryOptionError(f"{says} must be a NamedTuple of tensors, the batch first")
+        for name, part in zip(_names(empty), empty, strict=True):
+            if not (part == blank(part)).all():
+                raise MemoryOptionError(
+                    f"{name} of {says} must be {blank(part).item()} everywhere, as a reset fills "
+                    "it so: let step() add what an episode is to begin with"
+                )
+        return empty
+
+    def _check_step(self, made: Any, batch: int) -> None:
+        """Check the shape of what a step returned."""
+        shape = (batch, self.hidden_size)
+        if not (
+            isinstance(made, tuple)
+            and len(made) == 2
+            and isinstance(made[0], Tensor)
+            and made[0].shape == shape
+            and isinstance(made[1], tuple)
+        ):
+            raise MemoryOptionError(
+                f"{type(self).__name__}.step must return its output, a tensor {list(shape)}, and "
+                "the next state, a NamedTuple"
+            )
 
     def _exact_type(self, x: Tensor) -> torch.dtype | None:
         """Return the floating-point type of all tensors; ``None`` where autocast mixes them."""
@@ -301,6 +336,11 @@ def check_whole(**sizes: Any) -> None:
     for name, value in sizes.items():
         if type(value) is bool or not isinstance(value, Integral):
             raise MemoryOptionError(f"{name}={value!r} cannot work: pass a whole number")
+
+
+def _names(state: AnyState) -> Iterable[object]:
+    """The fields of a state; a plain tuple has numbers."""
+    return getattr(state, "_fields", range(len(state)))
 
 
 def _kind(tensor: Tensor) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from copy import deepcopy
 from itertools import compress
 from typing import Any, ClassVar, cast
@@ -51,7 +52,7 @@ class MemoryAlgorithm(OnPolicyAlgorithm):
         arguments: of stable-baselines3's ``OnPolicyAlgorithm``.
 
     Raises:
-        ModelOptionError: an unknown policy.
+        ModelOptionError: an unknown policy, or an unknown option of it.
         UnsupportedSpaceError, UnknownEnvironmentError: an environment that no agent can act in.
     """
 
@@ -94,6 +95,7 @@ class MemoryAlgorithm(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
+        self._check_policy_kwargs()
         self.policy = cast(
             MemoryPolicy,
             self.policy_class(
@@ -106,6 +108,20 @@ class MemoryAlgorithm(OnPolicyAlgorithm):
         ).to(self.device)
         self._exploring = ExploringStarts(self.exploring_starts, self.action_space)
         self.rollout_buffer = cast(Any, None)  # the base class passes it on; it is not used here
+
+    def _check_policy_kwargs(self) -> None:
+        """Check the names of the policy's options."""
+        known = inspect.signature(self.policy_class).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+            return
+        for name in self.policy_kwargs:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise ModelOptionError(
+                    f"policy_kwargs has an unknown option {name!r}: {hint}options of the memory, "
+                    "such as nu and rho, belong in its memory_kwargs"
+                )
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

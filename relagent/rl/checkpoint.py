@@ -161,9 +161,19 @@ def check_spaces(
         saved = space_of(state[name])
         if saved != space:
             raise ModelMismatchError(
-                f"the {name.replace('_', ' ')} does not fit: the model was made for {saved}, the "
-                f"environment has {space}; use an environment of the same kind"
+                f"the {name.replace('_', ' ')} does not fit: the model was made for "
+                f"{_in_words(saved)}, the environment has {_in_words(space)}; use an environment "
+                "of the same kind"
             )
+
+
+def _in_words(space: spaces.Space[Any]) -> str:
+    """A space in one line: bounds that differ from element to element are left out."""
+    if isinstance(space, spaces.Dict):
+        return f"Dict({', '.join(f'{name}: {_in_words(part)}' for name, part in space.items())})"
+    if isinstance(space, spaces.Box) and "\n" in str(space):
+        return f"Box({space.shape}, {space.dtype})"
+    return str(space)
 
 
 def model_arguments(
@@ -195,7 +205,7 @@ def model_arguments(
     if lacking:
         raise ModelMismatchError(
             f"{', '.join(lacking)} could not be stored with the model: pass "
-            f"custom_objects=dict({lacking[0]}=...)"
+            f"custom_objects=dict({lacking[0]}=...), whole, as the model was made with"
         )
     arguments = known | given
     return {"policy": arguments.pop("policy_class"), **arguments}
@@ -278,10 +288,15 @@ def _load_parameters(policy: MemoryPolicy, state: dict[str, Any]) -> None:
     try:
         policy.load_state_dict(state["parameters"])
     except RuntimeError as error:
-        raise ModelMismatchError(
-            "the saved parameters do not fit this policy "
-            f"({str(error).splitlines()[-1].strip()}); use the options it was made with"
-        ) from error
+        raise not_fitting(error) from error
+
+
+def not_fitting(error: Exception) -> ModelMismatchError:
+    """What to raise where torch finds that parameters are of another model."""
+    return ModelMismatchError(
+        "the saved parameters do not fit this policy "
+        f"({str(error).splitlines()[-1].strip()}); use the options it was made with"
+    )
 
 
 def _schedule_state(schedule: Any) -> Any:

@@ -77,7 +77,8 @@ class MemoryPolicy(BasePolicy):
         optimizer_kwargs: options of the optimiser besides the learning rate.
 
     Raises:
-        PolicyOptionError: state-dependent exploration was asked for, or layers of no size.
+        PolicyOptionError: state-dependent exploration was asked for, layers of no size, or options
+            of the memory without names.
         MemoryOptionError: an unknown memory or impossible options.
     """
 
@@ -128,12 +129,16 @@ class MemoryPolicy(BasePolicy):
         )
         self.features_extractor = self.make_features_extractor()
         features = self.features_extractor.features_dim
-        memory = memory or self.default_memory
-        options = memory_kwargs or {}
-        self.memory: Memory[Any] = (
-            make_memory(memory, features, hidden_size, **options)
-            if isinstance(memory, str)
-            else memory(features, hidden_size, **options)
+        if memory_kwargs is not None and not isinstance(memory_kwargs, dict):
+            raise PolicyOptionError(
+                f"memory_kwargs={memory_kwargs!r} cannot work: give options by name, such as "
+                "dict(nu=5, rho=5)"
+            )
+        self.memory: Memory[Any] = make_memory(
+            self.default_memory if memory is None else memory,
+            features,
+            hidden_size,
+            **(memory_kwargs or {}),
         )
         self.actor_layers = _head(hidden_size, net_arch)
         self.critic_layers = _head(hidden_size, net_arch)

@@ -6,6 +6,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from copy import deepcopy
 from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,7 @@ from relagent.rl.checkpoint import (
     check_trainable,
     model_arguments,
     model_state,
+    not_fitting,
     read_training,
     restore_model,
     space_of,
@@ -66,7 +68,8 @@ class MemoryPPO(MemoryAlgorithm):
 
     Args:
         policy: ``"RelLstmPolicy"``, ``"MemLstmPolicy"``, ``"LstmPolicy"``, ``"GruPolicy"``,
-            ``"NoMemoryPolicy"``, or a subclass of :class:`~relagent.rl.policy.MemoryPolicy`.
+            ``"NoMemoryPolicy"``, ``"MemoryPolicy"`` (any memory, named in its options), or a
+            subclass of :class:`~relagent.rl.policy.MemoryPolicy`.
         env: a Gymnasium environment, its id, or a ``VecEnv``.
         learning_rate: Adam's step size, or a schedule.
         n_steps: T, steps of each environment between two updates.
@@ -88,7 +91,10 @@ class MemoryPPO(MemoryAlgorithm):
 
     Raises:
         ModelOptionError: an impossible setting, or an unknown policy.
+        PolicyOptionError, MemoryOptionError, EncoderError: an impossible option of the policy.
+        ExploringStartsError: exploring starts that cannot be.
         UnsupportedSpaceError, UnknownEnvironmentError: an environment that no agent can act in.
+            All of these are :class:`~relagent.errors.RelagentError`.
     """
 
     def __init__(
@@ -127,7 +133,7 @@ class MemoryPPO(MemoryAlgorithm):
         for name, value in counts.items():
             if not isinstance(value, Integral) or value < 1:
                 raise ModelOptionError(
-                    f"{name}={value} cannot work: use a whole number of at least 1"
+                    f"{name}={value!r} cannot work: use a whole number of at least 1"
                 )
         ranges: dict[str, tuple[Any, float, float]] = {
             "gamma": (gamma, 0, 1),
@@ -139,14 +145,20 @@ class MemoryPPO(MemoryAlgorithm):
         for name, (number, least, most) in ranges.items():
             # The comparison is not true of NaN.
             if not (isinstance(number, int | float | np.number) and least <= number <= most):
-                raise ModelOptionError(f"{name}={number!r} cannot work: use {least} to {most}")
-        for name, limit in (
-            ("clip_range", clip_range),
-            ("clip_range_vf", clip_range_vf),
-            ("target_kl", target_kl),
-        ):
-            if isinstance(limit, int | float) and not limit > 0:
-                raise ModelOptionError(f"{name}={limit} cannot work: use more than 0")
+                which = f"{least} to {most}" if least > -math.inf else "a number"
+                raise ModelOptionError(f"{name}={number!r} cannot work: use {which}")
+        limits: dict[str, Any] = {
+            "clip_range": clip_range,
+            "clip_range_vf": clip_range_vf,
+            "target_kl": target_kl,
+        }
+        for name, limit in limits.items():
+            left_out = limit is None and name != "clip_range"
+            schedule = callable(limit) and name != "target_kl"
+            if left_out or schedule:
+                continue
+            if not (isinstance(limit, int | float | np.number) and limit > 0):
+                raise ModelOptionError(f"{name}={limit!r} cannot work: use more than 0")
         super().__init__(
             policy,
             env,
@@ -327,7 +339,8 @@ class MemoryPPO(MemoryAlgorithm):
 
         Raises:
             CheckpointDamagedError: not a saved model, or a damaged one.
-            ModelMismatchError: only a policy was kept there.
+            ModelMismatchError: only a policy was kept there, or it is of another kind; nothing was
+                taken then.
         """
         if not isinstance(load_path_or_dict, dict):
             state = _saved(load_path_or_dict)
@@ -336,7 +349,12 @@ class MemoryPPO(MemoryAlgorithm):
                 "policy": state["parameters"],
                 "policy.optimizer": state["optimizer"],
             }
-        super().set_parameters(load_path_or_dict, exact_match, device)
+        before: Any = deepcopy(self.get_parameters())
+        try:
+            super().set_parameters(load_path_or_dict, exact_match, device)
+        except (RuntimeError, ValueError) as error:
+            super().set_parameters(before)
+            raise not_fitting(error) from error
 
     @classmethod
     def load(  # type: ignore[override]  # a file that is open already is not taken

@@ -6,6 +6,7 @@ Runs that differ only in their seed make one row of the table. How episodes are 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -63,7 +64,9 @@ class TransferConfig(Config):
     )
     workers: int | None = option(None, "Processes; none takes one for each core.")
     out: str | None = option(
-        None, "Folder of the report; none takes RUN/transfer, where there is one run."
+        None,
+        "Folder of the report; one that is there is replaced. None takes RUN/transfer (or "
+        "transfer-2 and so on, where there is a report already) of the one run.",
     )
     device: str = option("cpu", "Where the agent computes: auto, cpu or cuda.")
     precision: Precision = option(
@@ -277,7 +280,14 @@ def _folder(runs: Sequence[Path], config: TransferConfig) -> Path:
     """The report's folder."""
     if config.out is None and len(runs) != 1:
         raise TransferError("several runs make one report: say with --out where to write it")
-    return Path(config.out) if config.out is not None else Path(runs[0]) / "transfer"
+    if config.out is not None:
+        return Path(config.out)
+    names = ("transfer" if number == 1 else f"transfer-{number}" for number in itertools.count(1))
+    return next(
+        folder
+        for folder in (Path(runs[0]) / name for name in names)
+        if not (folder / "transfer.json").exists()
+    )
 
 
 def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) -> list[Episodes]:

@@ -143,7 +143,7 @@ def load_file(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise TypeError("data")
         return safetensors.torch.load(bytes(content)), data
     except OSError as error:
-        raise CheckpointDamagedError(path, reason(error)) from error
+        raise CheckpointDamagedError(path, f"{reason(error)}; check the path") from error
     except CheckpointDamagedError:
         raise
     except (

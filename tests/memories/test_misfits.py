@@ -11,6 +11,7 @@ from torch import Tensor
 
 from relagent.memories import (
     MEMORIES,
+    Memory,
     MemoryInputError,
     MemoryOptionError,
     make_memory,
@@ -130,3 +131,67 @@ def test_parts_of_a_state_remember_equally_much(name: str) -> None:
     x = sequence(2, 2, seed=0).x
     with pytest.raises(MemoryInputError, match="equally long"):
         memory.unroll(x, state._replace(occupied=state.occupied[:, :1]))
+
+
+class Odd(Memory[Any]):
+    """A memory that a user could get wrong, in this way or that."""
+
+    def __init__(self, empty: Any = None, made: Any = None) -> None:
+        super().__init__(FEATURES, HIDDEN)
+        self.empty, self.made = empty, made
+
+    def initial_state(self, batch: int) -> Any:
+        return (self.zeros(batch, 1),) if self.empty is None else self.empty(batch)
+
+    def step(self, x: Tensor, state: Any) -> Any:
+        y = x.new_zeros(len(x), HIDDEN)
+        return (y, state) if self.made is None else self.made(y, state)
+
+
+@pytest.mark.parametrize(
+    ("empty", "rule"),
+    [
+        (lambda batch: (torch.ones(batch, 2),), r"^0 of Odd\.initial_state.* must be 0\.0 every"),
+        (lambda batch: (torch.zeros(batch, 2).long(),), "must be -1 everywhere"),
+        (lambda batch: (torch.ones(batch, 2, dtype=torch.bool),), "must be False everywhere"),
+        (lambda batch: torch.zeros(batch, 2), "must be a NamedTuple of tensors, the batch first"),
+        (lambda batch: {"h": torch.zeros(batch, 2)}, "must be a NamedTuple"),
+        (lambda batch: (torch.zeros(3, batch, 2),), "the batch first"),
+        (lambda batch: (0.0,), "of tensors"),
+    ],
+)
+def test_an_empty_row_that_a_reset_does_not_leave_is_refused(empty: Any, rule: str) -> None:
+    memory = Odd(empty)
+    with pytest.raises(MemoryOptionError, match=rule):
+        memory.unroll(torch.zeros(2, 3, FEATURES), memory.initial_state(3))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda y, state: y,
+        lambda y, state: (state, y),
+        lambda y, state: (y, state[0]),
+        lambda y, state: (y[:, 1:], state),
+        lambda y, state: (y, state, None),
+    ],
+)
+def test_a_step_that_returns_something_else_is_refused(made: Any) -> None:
+    memory = Odd(made=made)
+    rule = rf"Odd\.step must return its output, a tensor \[3, {HIDDEN}\], and the next state"
+    with pytest.raises(MemoryOptionError, match=rule):
+        memory.unroll(torch.zeros(2, 3, FEATURES), memory.initial_state(3))
+
+
+@pytest.mark.parametrize(
+    ("memory", "said"), [(Odd(), "an object of Odd"), (Tensor, "Tensor"), (3, "an object of int")]
+)
+def test_what_is_no_class_of_memories_is_refused(memory: Any, said: str) -> None:
+    with pytest.raises(MemoryOptionError, match=f"^{said} is no memory: pass a registered name"):
+        make_memory(memory, FEATURES, HIDDEN)
+
+
+def test_a_class_of_memories_is_made_like_a_registered_one() -> None:
+    assert isinstance(make_memory(MEMORIES["lstm"], FEATURES, HIDDEN), MEMORIES["lstm"])
+    with pytest.raises(MemoryOptionError, match=r"memory 'LSTM' cannot be made: .*decay"):
+        make_memory(MEMORIES["lstm"], FEATURES, HIDDEN, decay=0.9)

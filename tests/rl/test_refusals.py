@@ -16,6 +16,7 @@ from relagent.envs import UnsupportedSpaceError
 from relagent.rl import MemoryPPO
 from relagent.rl.acting import ModelOptionError
 from relagent.rl.encoder import EncoderError, GridEncoder
+from relagent.rl.policy import PolicyOptionError
 from relagent.rl.ppo import TrainingDivergedError
 
 from .worlds import Toy, last_rollout, small_model, toys
@@ -57,14 +58,35 @@ def test_rewards_may_be_whole_numbers() -> None:
         ("gae_lambda", -0.1),
         ("ent_coef", float("nan")),
         ("clip_range", float("nan")),
+        ("clip_range", None),
+        ("clip_range", "0.2"),
         ("clip_range_vf", -0.2),
         ("target_kl", 0),
+        ("target_kl", "0.1"),
+        ("vf_coef", None),
         ("n_steps", 8.0),
     ],
 )
 def test_impossible_shares_are_refused(name: str, value: object) -> None:
     with pytest.raises(ModelOptionError, match=f"^{name}={value!r} cannot work: use"):
         small_model(toys(), "rel", False, 0, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"nu": 5}, "unknown option 'nu': options of the memory, .* belong in its memory_kwargs"),
+        ({"hiden_size": 5}, "unknown option 'hiden_size': did you mean hidden_size?"),
+    ],
+)
+def test_unknown_options_of_the_policy_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelOptionError, match=said):
+        MemoryPPO("RelLstmPolicy", toys(), policy_kwargs=options)
+
+
+def test_options_of_the_memory_have_names() -> None:
+    with pytest.raises(PolicyOptionError, match=r"memory_kwargs=\[5, 5\] cannot work: .*by name"):
+        MemoryPPO("RelLstmPolicy", toys(), policy_kwargs={"memory_kwargs": [5, 5]})
 
 
 def test_a_world_as_minigrid_makes_it_is_refused_with_advice() -> None:

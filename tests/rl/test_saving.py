@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,23 @@ def test_weights_of_a_saved_model_are_taken(tmp_path: Path) -> None:
     again = small_model(toys(), "rel", seed=2)
     again.set_parameters(other.get_parameters())
     assert same_weights(weights(model), weights(again))
+
+
+def test_weights_of_another_kind_of_model_are_refused_and_nothing_is_taken(tmp_path: Path) -> None:
+    model, other = small_model(toys(), "rel"), small_model(toys(), "lstm", seed=1)
+    for trained in (model, other):
+        trained.learn(64)
+    other.save(tmp_path / "other")
+    before = deepcopy(model.get_parameters())
+    takers: list[Any] = [other.get_parameters(), tmp_path / "other", {"policy": {}}]
+    for taken in takers:
+        with pytest.raises(ModelMismatchError, match="use the options it was made with") as error:
+            model.set_parameters(taken)
+        assert "\n" not in str(error.value)
+        assert same_weights(weights(model), before["policy"])
+        states = [of["policy.optimizer"]["state"] for of in (model.get_parameters(), before)]
+        for found, kept in zip(*(state.values() for state in states), strict=True):
+            assert same_weights(found, kept)
 
 
 def test_a_file_that_is_open_is_refused(tmp_path: Path) -> None:

@@ -244,6 +244,13 @@ def test_the_command(trained_run: Path) -> None:
     for row in data["rows"]:
         assert f"{row['reward']:.3f} [{row['reward_low']:.3f}" in done.stdout
     assert (folder / "transfer.png").stat().st_size > 0
+    # Another report does not take its place.
+    again = TransferConfig(episodes=1, workers=1)
+    assert [evaluate([trained_run], again)[1].name for _ in range(2)] == [
+        "transfer-2",
+        "transfer-3",
+    ]
+    assert json.loads((folder / "transfer.json").read_text()) == data
 
 
 @pytest.mark.parametrize("seconds", [0.5, 6])  # while processes start, and while they play
