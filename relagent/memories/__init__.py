@@ -13,9 +13,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
+from relagent.errors import did_you_mean
 from relagent.memories.base import (
     AnyState,
     Attention,
@@ -70,8 +70,7 @@ def make_memory(
     """
     kind: Any = MEMORIES.get(memory) if isinstance(memory, str) else memory
     if kind is None:
-        near = difflib.get_close_matches(str(memory), MEMORIES, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(str(memory), MEMORIES)
         raise MemoryOptionError(
             f"unknown memory {memory!r}{hint}: choose one of {', '.join(MEMORIES)}"
         )

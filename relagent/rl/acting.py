@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from copy import deepcopy
 from itertools import compress
@@ -20,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from relagent.envs import check_actions, check_space, make_vec_env
-from relagent.errors import RelagentError
+from relagent.errors import RelagentError, did_you_mean
 from relagent.memories import AnyState, take_rows
 from relagent.rl.exploring import ExploringStarts
 from relagent.rl.policy import (
@@ -116,17 +115,14 @@ class MemoryAlgorithm(OnPolicyAlgorithm):
             return
         for name in self.policy_kwargs:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}? " if near else ""
                 raise ModelOptionError(
-                    f"policy_kwargs has an unknown option {name!r}: {hint}options of the memory, "
-                    "such as nu and rho, belong in its memory_kwargs"
+                    f"policy_kwargs has an unknown option {name!r}{did_you_mean(name, known)}: "
+                    "options of the memory, such as nu and rho, belong in its memory_kwargs"
                 )
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
-            near = difflib.get_close_matches(policy_name, self.policy_aliases, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(policy_name, self.policy_aliases)
             raise ModelOptionError(
                 f"unknown policy {policy_name!r}{hint}: choose one of "
                 f"{', '.join(self.policy_aliases)}, or pass a class"

@@ -6,7 +6,6 @@ Runs that differ only in their seed make one row of the table. How episodes are 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -282,12 +281,11 @@ def _folder(runs: Sequence[Path], config: TransferConfig) -> Path:
         raise TransferError("several runs make one report: say with --out where to write it")
     if config.out is not None:
         return Path(config.out)
-    names = ("transfer" if number == 1 else f"transfer-{number}" for number in itertools.count(1))
-    return next(
-        folder
-        for folder in (Path(runs[0]) / name for name in names)
-        if not (folder / "transfer.json").exists()
-    )
+    folder, number = Path(runs[0]) / "transfer", 1
+    while (folder / "transfer.json").exists():
+        number += 1
+        folder = folder.with_name(f"transfer-{number}")
+    return folder
 
 
 def _play(jobs: Sequence[Job], config: TransferConfig, console: Console | None) -> list[Episodes]:

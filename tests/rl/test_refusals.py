@@ -76,7 +76,10 @@ def test_impossible_shares_are_refused(name: str, value: object) -> None:
     ("options", "said"),
     [
         ({"nu": 5}, "unknown option 'nu': options of the memory, .* belong in its memory_kwargs"),
-        ({"hiden_size": 5}, "unknown option 'hiden_size': did you mean hidden_size?"),
+        (
+            {"hiden_size": 5},
+            r"unknown option 'hiden_size' \(did you mean hidden_size\?\): .*memory_kwargs",
+        ),
     ],
 )
 def test_unknown_options_of_the_policy_are_refused(options: dict[str, Any], said: str) -> None:
