@@ -32,8 +32,8 @@ from relagent.analysis.symbols import symbol_states
 from relagent.picture import png
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.runs.config import Config, ConfigError, option, to_json
-from relagent.runs.directory import RunDirectory, output_folder, writing
-from relagent.runs.files import write_atomically
+from relagent.runs.directory import RunDirectory
+from relagent.runs.files import output_folder, write_atomically, writing
 from relagent.runs.provenance import provenance
 from relagent.table import csv_text
 from relagent.tasks.defaults import TASKS
@@ -94,7 +94,7 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
     Raises:
         RunNotFoundError, RunDamagedError: no usable run there.
         ConfigError: a setting that only agents have was given for a task.
-        RunWriteError: the page cannot be written.
+        WriteError: the page cannot be written.
         RelagentError: the agent does not fit the world asked for.
     """
     loaded = load_policy(run) if _is_agent(run) else load_model(run)

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relagent.errors import RelagentError
-from relagent.runs.directory import writing
-from relagent.runs.files import write_atomically
+from relagent.runs.files import write_atomically, writing
 from relagent.table import NOTHING, csv_text, markdown
 
 RESAMPLES = 10_000
@@ -266,7 +265,7 @@ class Report:
         """Write transfer.json, .csv, .md and .png, over those of an earlier report.
 
         Raises:
-            RunWriteError: no permission or no space.
+            WriteError: no permission or no space.
         """
         from relagent.rl.figure import transfer_figure
 

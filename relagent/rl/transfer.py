@@ -40,7 +40,7 @@ from relagent.rl.report import Report, Row
 from relagent.rl.train import TrainConfig
 from relagent.runs.config import Config, ConfigError, option, to_json
 from relagent.runs.device import computing_device
-from relagent.runs.directory import output_folder
+from relagent.runs.files import output_folder
 from relagent.runs.machine import available_cores
 from relagent.runs.provenance import provenance
 
@@ -122,7 +122,7 @@ def evaluate(
     Raises:
         TransferError: a run given twice, or several runs and no folder for their report.
         WorldMismatchError, UnknownEnvironmentError: a world that an agent cannot act in.
-        RunWriteError: the folder cannot be written to; found out before anything is played.
+        WriteError: the folder cannot be written to; found out before anything is played.
         RelagentError: a run that cannot be loaded.
     """
     groups = group_runs(runs)

@@ -18,7 +18,7 @@ import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
@@ -28,7 +28,7 @@ from torch import Tensor
 from relagent.errors import RelagentError
 from relagent.runs import checkpoint
 from relagent.runs.config import Config, ConfigT, from_json, to_json
-from relagent.runs.files import reason, write_atomically
+from relagent.runs.files import reason, write_atomically, writing
 
 
 class RunError(RelagentError):
@@ -77,13 +77,6 @@ class RunDamagedError(RunError):
         super().__init__(f"cannot use {path}: {problem}; restore it, or start a new run")
 
 
-class RunWriteError(RunError):
-    """A run directory that cannot be written to; what was saved is untouched."""
-
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"cannot write {path}: {problem}; mend that, or choose another folder")
-
-
 class RunDirectory:
     """A run on disk; made by :meth:`create`, :meth:`open_for_resume` or :meth:`open`.
 
@@ -103,7 +96,7 @@ class RunDirectory:
             RunExistsError: it holds a run already.
             RunPathError: a file is in its place, or in that of a folder above.
             RunInUseError: a living process writes to it.
-            RunWriteError: no permission or no space.
+            WriteError: no permission or no space.
         """
         path = Path(path)
         with writing(path):
@@ -142,7 +135,7 @@ class RunDirectory:
         Raises:
             RunNotFoundError: there is none.
             RunInUseError: a living process writes to it.
-            RunWriteError: no permission or no space.
+            WriteError: no permission or no space.
         """
         run = cls.open(path)
         with writing(run.path):
@@ -197,7 +190,7 @@ class RunDirectory:
 
         Raises:
             CheckpointWriteError: nothing was saved; what was there is untouched.
-            RunWriteError: the metrics cannot reach the disk.
+            WriteError: the metrics cannot reach the disk.
         """
         with writing(self._metrics), self._metrics.open("ab") as file:
             os.fsync(file.fileno())
@@ -225,7 +218,7 @@ class RunDirectory:
             values: numbers, texts or None; NaN and infinities are written as null.
 
         Raises:
-            RunWriteError: the row was not written; the file is as before.
+            WriteError: the row was not written; the file is as before.
         """
         row = {"step": step} | {name: _plain(value) for name, value in values.items()}
         with writing(self._metrics):
@@ -250,7 +243,7 @@ class RunDirectory:
 
         Raises:
             RunDamagedError: the provenance cannot be read.
-            RunWriteError: no permission or no space.
+            WriteError: no permission or no space.
         """
         with writing(self.path):
             if provenance is not None:
@@ -322,42 +315,6 @@ def _lock(path: Path) -> IO[str]:
         file.close()
         raise
     return file
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Tell what the system refuses within as a line about ``path``.
-
-    Raises:
-        RunWriteError: an OSError was raised within.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise RunWriteError(path, reason(error)) from error
-
-
-@contextmanager
-def output_folder(folder: Path) -> Iterator[None]:
-    """Make the folder that a long computation will write to, before it begins.
-
-    If the computation fails, a folder that was made for it and is still empty goes again.
-
-    Raises:
-        RunWriteError: it cannot be made, or nothing can be written to it.
-    """
-    made = not folder.exists()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RunWriteError(folder, "no permission")
-    try:
-        yield
-    except BaseException:
-        if made:
-            with suppress(OSError):  # something is in it
-                folder.rmdir()
-        raise
 
 
 def _plain(value: Any) -> int | float | str | None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from relagent.errors import RelagentError
+
+
+class WriteError(RelagentError):
+    """A file or folder that cannot be written to; what was there is untouched."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"cannot write {path}: {problem}; mend that, or choose another folder")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -27,7 +37,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             temporary.unlink()
         raise
     folder = os.open(path.parent, os.O_RDONLY)
@@ -55,3 +65,39 @@ def remove_leftovers(folder: Path) -> None:
 def reason(error: OSError) -> str:
     """What the system said, without the file name that the caller's message has already."""
     return error.strerror or str(error)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell what the system refuses within as a line about ``path``.
+
+    Raises:
+        WriteError: an OSError was raised within.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(path, reason(error)) from error
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Make the folder that a long computation will write to, before it begins.
+
+    If the computation fails, a folder that was made for it and is still empty goes again.
+
+    Raises:
+        WriteError: it cannot be made, or nothing can be written to it.
+    """
+    made = not folder.exists()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(folder, "no permission")
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+        raise

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from relagent.runs.cli import ArgumentParser, main_guard
-from relagent.runs.directory import writing
+from relagent.runs.files import writing
 from relagent.study.command import add_results
 from relagent.study.supervised.command import add_commands as add_supervised
 from relagent.study.transfer.command import add_commands as add_transfer

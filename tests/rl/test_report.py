@@ -17,7 +17,7 @@ from rich.console import Console
 
 from relagent.rl.figure import transfer_figure
 from relagent.rl.report import Report, Row, SampleError, bootstrap_interval, short_name
-from relagent.runs.directory import RunWriteError
+from relagent.runs.files import WriteError
 
 
 def make_row(seeds: int = 2, world: str = "MiniGrid-DoorKey-16x16-v0", memory: str = "rel") -> Row:
@@ -197,7 +197,7 @@ def test_the_picture_is_a_png_of_readable_size() -> None:
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
-    with pytest.raises(RunWriteError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot write"):
         make_report().write(tmp_path / "missing")
 
 

@@ -34,7 +34,8 @@ from relagent.rl.transfer import (
 )
 from relagent.runs.config import ConfigError
 from relagent.runs.device import DeviceError
-from relagent.runs.directory import RunNotFoundError, RunWriteError
+from relagent.runs.directory import RunNotFoundError
+from relagent.runs.files import WriteError
 
 WORLD = "MiniGrid-GoToDoor-5x5-v0"
 TEST_WORLD = "MiniGrid-GoToDoor-8x8-v0"
@@ -195,7 +196,7 @@ def test_what_cannot_be_reported_is_said_before_playing(
     a, b, out = Path("a"), Path("b"), str(tmp_path / "out")
     with pytest.raises(TransferError, match="--out"):
         evaluate([a, b], TransferConfig())
-    with pytest.raises(RunWriteError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot write"):
         evaluate([a], TransferConfig(out=str(tmp_path / "file" / "out")))
     with pytest.raises(WorldMismatchError, match="Discrete"):
         evaluate([a], TransferConfig(out=out, worlds=("MiniGrid-Dynamic-Obstacles-5x5-v0",)))

@@ -24,10 +24,9 @@ from relagent.runs.directory import (
     RunInUseError,
     RunNotFoundError,
     RunPathError,
-    RunWriteError,
     default_run_path,
-    output_folder,
 )
+from relagent.runs.files import WriteError, output_folder
 from relagent.runs.provenance import provenance
 
 
@@ -189,7 +188,7 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             lambda: run.rewind(0),
             lambda: RunDirectory.create(tmp_path / "new", Settings(), {}),
         ):
-            with pytest.raises((RunWriteError, CheckpointWriteError), match="No space left"):
+            with pytest.raises((WriteError, CheckpointWriteError), match="No space left"):
                 attempt()
     assert run.load_checkpoint().step == 1
     assert run.read_metrics() == [{"step": 1}]
@@ -198,7 +197,7 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     (full / "metrics.jsonl").unlink()
     (full / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(RunWriteError, match=r"metrics\.jsonl: No space left on device"):
+    with pytest.raises(WriteError, match=r"metrics\.jsonl: No space left on device"):
         run.log_metrics(2, {})
 
 
@@ -210,7 +209,7 @@ def test_a_row_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30, limits[1]))
     try:
-        with pytest.raises(RunWriteError, match="File too large"):
+        with pytest.raises(WriteError, match="File too large"):
             run.log_metrics(2, {"text": "y" * 50})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -224,7 +223,7 @@ def test_no_place_for_a_run(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(RunPathError, match="a file stands there; choose another path"):
             RunDirectory.create(path, Settings(), {})
-    with pytest.raises(RunWriteError, match="cannot write") as caught:
+    with pytest.raises(WriteError, match="cannot write") as caught:
         RunDirectory.create(Path("/proc/run"), Settings(), {})
     assert "\n" not in str(caught.value)
 
@@ -280,5 +279,5 @@ def test_a_folder_made_in_vain_goes_again(tmp_path: Path) -> None:
     compute(tmp_path / "kept", "half")
     assert (tmp_path / "kept" / "half").is_file()
     (tmp_path / "file").touch()
-    with pytest.raises(RunWriteError, match="file"), output_folder(tmp_path / "file"):
+    with pytest.raises(WriteError, match="file"), output_folder(tmp_path / "file"):
         raise AssertionError("nothing is computed")

@@ -11,7 +11,7 @@ from typing import Any
 from relagent.memories import MEMORIES
 from relagent.runs.cli import count
 from relagent.runs.config import add_arguments
-from relagent.runs.directory import writing
+from relagent.runs.files import writing
 from relagent.study.command import add_folders, add_results, add_runner, do_grid
 from relagent.study.supervised.grid import GRIDS, GridError, chosen_cells
 from relagent.study.supervised.task import SupervisedTask, in_order

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +15,11 @@ from relagent.rl.episodes import Job, Result
 from relagent.rl.play import play_all
 from relagent.rl.report import Row
 from relagent.rl.train import resume, train
-from relagent.runs.checkpoint import save_checkpoint
 from relagent.runs.config import to_json
 from relagent.runs.directory import RunDirectory
 from relagent.runs.files import read_or_empty, write_atomically
-from relagent.runs.packing import pack, unpack
 from relagent.runs.provenance import provenance
+from relagent.study.transfer.keep import keep_policy
 from relagent.study.transfer.results import RunResult, WorldResult, thin_curve
 from relagent.study.transfer.task import TransferTask, played_path, task_words
 from relagent.study.work import (
@@ -163,39 +161,6 @@ def _result(task: TransferTask, loaded: LoadedPolicy, seconds: dict[str, float])
         },
         checkpoint=str(loaded.checkpoint.relative_to(task.root)),
     )
-
-
-_OF_A_POLICY = (
-    "policy",
-    "policy_kwargs",
-    "arguments",
-    "schedules",
-    "missing",
-    "observation_space",
-    "action_space",
-    "parameters",
-)
-
-
-def keep_policy(run: Path, folder: Path) -> None:
-    """Copy a run without what only training needs: a small run that can be played, not resumed.
-
-    Args:
-        run: a run directory with a checkpoint.
-        folder: the new run directory; one that is there is replaced.
-    """
-    checkpoint = RunDirectory.open(run).load_checkpoint()
-    state = unpack(checkpoint.tensors, checkpoint.data)
-    slim = {
-        "model": {name: state["model"][name] for name in _OF_A_POLICY},
-        "backend": state["backend"],
-    }
-    shutil.rmtree(folder, ignore_errors=True)
-    save_checkpoint(folder / "checkpoints", checkpoint.step, *pack(slim))
-    made = RunDirectory.open(run).read_provenance()
-    made = {name: value for name, value in made.items() if name not in ("command", "resumed")}
-    write_atomically(folder / "provenance.json", json.dumps(made, indent=2).encode() + b"\n")
-    write_atomically(folder / "config.json", (run / "config.json").read_bytes())
 
 
 class _Clock:

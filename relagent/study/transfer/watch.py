@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from relagent.memories.relevancy import RelevancyMemory
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.report import short_name
-from relagent.runs.directory import output_folder
+from relagent.runs.files import output_folder
 from relagent.study.transfer.episode import Moment, Slot, WatchError, record
 from relagent.study.transfer.view import title
 
