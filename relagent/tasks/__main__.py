@@ -9,7 +9,8 @@ from pathlib import Path
 
 from relagent.runs.cli import ArgumentParser, GracefulStop, count, main_guard
 from relagent.runs.config import add_arguments, given_arguments
-from relagent.runs.directory import RunDirectory, writing
+from relagent.runs.directory import RunDirectory
+from relagent.runs.files import writing
 from relagent.runs.resuming import ResumeError
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.defaults import TASKS, default_config
@@ -30,12 +31,16 @@ def main() -> int:
     for name, kind in TASKS.items():
         # An option may be defined again: --task is said by the command already.
         command = commands.add_parser(name, help=f"train on {name}", conflict_handler="resolve")
-        command.add_argument("--run-dir", type=Path, help="folder of the new run (default: runs/.)")
+        command.add_argument(
+            "--run-dir", type=Path, help="folder of the new run (default: runs/...)"
+        )
         command.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
         add_arguments(command, kind)
         command.add_argument("--task", default=name, choices=(name,), help=argparse.SUPPRESS)
         command.set_defaults(command=train_command, parser=command)
-    _transfer_parser(commands.add_parser("transfer-copy", help="score a run of copy at other T"))
+    _transfer_parser(
+        commands.add_parser("transfer-copy", help="score a run of copy or denoise at other T")
+    )
     arguments = parser.parse_args()
     return int(arguments.command(arguments))
 
@@ -85,7 +90,7 @@ def transfer_command(arguments: argparse.Namespace) -> int:
     delays = list(dict.fromkeys(arguments.T))
     path = arguments.run / TRANSFER_FILE
     for T in delays:
-        (score,) = transfer(loaded, [T], batches=arguments.batches, batch_size=arguments.batch_size)
+        score = transfer(loaded, T, batches=arguments.batches, batch_size=arguments.batch_size)
         print(
             f"T = {T:,}: accuracy {100 * score.score.accuracy:.2f}%, loss {score.score.loss:.5f}, "
             f"{score.sequences:,} sequences",

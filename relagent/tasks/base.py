@@ -144,7 +144,11 @@ class GeneratedTask(Task):
 
     @abstractmethod
     def batch(self, generator: torch.Generator, batch_size: int) -> Batch:
-        """Draw a batch."""
+        """Draw a batch of T + 20 steps, from the generator alone.
+
+        Returns:
+            x [T + 20, batch_size, input_size], the rest [T + 20, batch_size].
+        """
 
     def training_batch(self, number: int, batch_size: int, seed: int) -> Batch:
         """See :meth:`Task.training_batch`."""
@@ -166,7 +170,11 @@ class DatasetTask(Task):
 
     @abstractmethod
     def epoch_length(self, batch_size: int) -> int:
-        """Return how many batches an epoch has."""
+        """Return how many batches an epoch has.
+
+        Raises:
+            ConfigError: the data do not fill one batch.
+        """
 
     @abstractmethod
     def contents(self) -> Iterator[bytes]:

@@ -15,8 +15,6 @@ from relagent.memories.rnn import RNN
 from relagent.runs.config import Config, ConfigError, check_seed, check_threads, option
 from relagent.tasks.base import DatasetTask, Task
 
-__all__ = ["DatasetConfig", "GeneratedConfig", "TaskConfig", "option"]
-
 Optimizer = Literal["adam", "rmsprop"]
 Nonlinearity = Literal["tanh", "relu", "modrelu"]
 
@@ -89,7 +87,7 @@ class TaskConfig(Config):
     @property
     def memory_options(self) -> dict[str, Any]:
         """What the memory is made with, beside its sizes."""
-        values = {name: getattr(self, name) for name in OPTIONS[:-1]}
+        values = {name: getattr(self, name) for name in MEMORY_OPTIONS}
         return {name: value for name, value in values.items() if value is not None}
 
     def make_task(self) -> Task:
@@ -109,8 +107,11 @@ class TaskConfig(Config):
         raise NotImplementedError
 
 
-OPTIONS = ("nonlinearity", "nu", "rho", "combine", "orthogonal_learning_rate")
-"""Settings that only some memories take."""
+MEMORY_OPTIONS = ("nonlinearity", "nu", "rho", "combine")
+"""Settings that a memory is made with, if it takes them."""
+
+OPTIONS = (*MEMORY_OPTIONS, "orthogonal_learning_rate")
+"""Settings that only some memories have a use for."""
 
 
 def options_of(memory: str) -> set[str]:
@@ -158,7 +159,7 @@ class DatasetConfig(TaskConfig):
     )
     data: str | None = option(
         None,
-        "Folder of the data; none looks into RELAGENT_DATA, then into data.",
+        "Folder of the data; without it RELAGENT_DATA names it, without that it is data.",
         role="machine",
     )
 

@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from relagent.runs.config import option
 from relagent.tasks.base import Batch, GeneratedTask
-from relagent.tasks.config import GeneratedConfig, option
+from relagent.tasks.config import GeneratedConfig
 
 N_SYMBOLS = 8
 LENGTH = 10
@@ -44,11 +45,6 @@ class Copy(GeneratedTask):
         inputs[self.T + LENGTH - 1] = self.MARKER
         return recall_batch(inputs, symbols, self.input_size)
 
-    @property
-    def memoryless_loss(self) -> float:
-        """The best loss without a memory: blanks where they are due, then a guess among eight."""
-        return memoryless_loss(self.T)
-
 
 def recall_batch(inputs: Tensor, symbols: Tensor, input_size: int) -> Batch:
     """Return the batch that asks for the symbols at the last steps, and for blanks before.
@@ -67,7 +63,10 @@ def recall_batch(inputs: Tensor, symbols: Tensor, input_size: int) -> Batch:
 
 
 def memoryless_loss(T: int) -> float:
-    """10 ln 8 / (T + 20)."""
+    """Return the best loss without a memory, of copy and of denoise: 10 ln 8 / (T + 20) nats.
+
+    Blanks where they are due, then a guess among eight at the last ten of T + 20 steps.
+    """
     return LENGTH * math.log(N_SYMBOLS) / (T + 2 * LENGTH)
 
 

@@ -57,7 +57,8 @@ def find_mnist(folder: str | None = None) -> Path:
 
     Args:
         folder: where they are, or the folder above it; by default what the environment variable
-            RELAGENT_DATA names, then data, then a checksummed download by pooch.
+            RELAGENT_DATA names. Only if neither says anything: ``data``, then a checksummed
+            download by pooch.
 
     Raises:
         DataNotFoundError: they are not there, and the download failed or pooch is not installed.

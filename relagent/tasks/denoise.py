@@ -7,9 +7,10 @@ from typing import Literal
 
 import torch
 
+from relagent.runs.config import option
 from relagent.tasks.base import Batch, GeneratedTask
-from relagent.tasks.config import GeneratedConfig, option
-from relagent.tasks.copy import BLANK, LENGTH, N_SYMBOLS, memoryless_loss, recall_batch
+from relagent.tasks.config import GeneratedConfig
+from relagent.tasks.copy import BLANK, LENGTH, N_SYMBOLS, recall_batch
 
 
 class Denoise(GeneratedTask):
@@ -39,11 +40,6 @@ class Denoise(GeneratedTask):
         inputs.scatter_(0, places, symbols)
         inputs[self.T + LENGTH - 1] = self.MARKER
         return recall_batch(inputs, symbols, self.input_size)
-
-    @property
-    def memoryless_loss(self) -> float:
-        """See :attr:`Copy.memoryless_loss`."""
-        return memoryless_loss(self.T)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch.nn.utils import parametrize
 
 from relagent.memories import AnyState, detach_state
-from relagent.tasks.base import Score, Task, count_correct, cross_entropy
+from relagent.tasks.base import Batch, Score, Task, count_correct, cross_entropy
 from relagent.tasks.config import TaskConfig
 from relagent.tasks.model import SequenceModel
 
@@ -34,12 +34,29 @@ def evaluate(
     Returns:
         The score; ``None`` if asked to stop.
     """
+    batches = task.evaluation_batches(split, config.batch_size, config.seed, number)
+    return score(model, batches, stop)
+
+
+def score(
+    model: SequenceModel, batches: Iterable[Batch], stop: Callable[[], bool] | None = None
+) -> Score | None:
+    """Score a model on batches; the loss is the mean over all steps, by their weight.
+
+    Args:
+        model: what is scored.
+        batches: at least one.
+        stop: polled between batches.
+
+    Returns:
+        The score; ``None`` if asked to stop.
+    """
     device = next(model.parameters()).device
     loss = weight = 0.0
     correct = scored = 0
     state: AnyState | None = None
     with torch.no_grad(), parametrize.cached():
-        for batch in task.evaluation_batches(split, config.batch_size, config.seed, number):
+        for batch in batches:
             if stop is not None and stop():
                 return None
             batch = batch.to(device)

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from relagent.runs.config import ConfigError
+from relagent.runs.config import ConfigError, option
 from relagent.tasks.base import Batch, DatasetTask, Stream, generator
-from relagent.tasks.config import DatasetConfig, option
+from relagent.tasks.config import DatasetConfig
 from relagent.tasks.data import DataFileError, find_mnist, read_mnist
 
 PERMUTATION_SEED = 0

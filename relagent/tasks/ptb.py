@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relagent.runs.config import ConfigError
+from relagent.runs.config import ConfigError, option
 from relagent.tasks.base import Batch, DatasetTask
-from relagent.tasks.config import DatasetConfig, option
+from relagent.tasks.config import DatasetConfig
 from relagent.tasks.data import EOS, PTB_FILES, DataFileError, find_ptb, read_characters
 
 
@@ -71,12 +71,27 @@ class PennTreebank(DatasetTask):
     def evaluation_batches(
         self, split: str, batch_size: int, seed: int, number: int
     ) -> Iterator[Batch]:
-        """See :meth:`Task.evaluation_batches`: the whole text, read like the training text."""
+        """See :meth:`Task.evaluation_batches`: all pieces, read like those of the training text.
+
+        The first character of each piece and the rest behind the last are not asked for.
+        """
         for window in range(self._n_windows(split, batch_size)):
             yield self.take(split, window, batch_size)
 
     def take(self, split: str, window: int, batch_size: int) -> Batch:
-        """Return a window, by its number."""
+        """Return a window of the text.
+
+        Args:
+            split: ``train``, ``validation`` or ``test``.
+            window: its number; 0 starts the pieces, the last may be shorter.
+            batch_size: B, pieces side by side.
+
+        Returns:
+            x and targets [window, B], numbers of characters.
+
+        Raises:
+            ConfigError: the text is too short for so many pieces.
+        """
         length = self._piece_length(split, batch_size)
         pieces = self.texts[split][: batch_size * length].view(batch_size, length)
         first = window * self.window

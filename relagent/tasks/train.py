@@ -1,7 +1,8 @@
 """The one training loop of all supervised tasks: settings in, a run directory out.
 
 An interrupted and resumed run equals the uninterrupted one bit for bit on a CPU: a batch is a
-function of the seed and the update's number, and a checkpoint holds everything else.
+function of the seed and the update's number, and a checkpoint holds everything else. (One that goes
+on with a larger budget keeps, in its metrics, the evaluation at which the smaller one ended.)
 """
 
 from __future__ import annotations

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, cast
 
 from relagent.errors import RelagentError
 from relagent.runs.files import read_or_empty, write_atomically
-from relagent.tasks.base import Score, Stream, count_correct, cross_entropy, generator
+from relagent.tasks.base import GeneratedTask, Score, Stream, generator
 from relagent.tasks.config import GeneratedConfig
+from relagent.tasks.evaluate import score
 from relagent.tasks.run import LoadedModel
 
 
@@ -41,47 +39,32 @@ class TransferScore:
 
 
 def transfer(
-    loaded: LoadedModel, delays: Sequence[int], *, batches: int = 100, batch_size: int = 100
-) -> list[TransferScore]:
-    """Score a model on fresh sequences of other delays.
+    loaded: LoadedModel, T: int, *, batches: int = 100, batch_size: int = 100
+) -> TransferScore:
+    """Score a model on fresh sequences of another delay.
 
     Args:
         loaded: of a run on copy or denoise.
-        delays: T of each score.
-        batches: number of batches at each delay.
+        T: the delay.
+        batches: number of batches.
         batch_size: sequences in a batch.
 
     Raises:
         TransferError: the run is of another task.
-        ConfigError: a delay is below 1.
+        ConfigError: the delay is below 1.
     """
     config = loaded.config
     if not isinstance(config, GeneratedConfig):
         raise TransferError(
             f"this is a run of {config.task}, which has no delay T: give one of copy or denoise"
         )
-    return [_score(loaded, config, T, batches, batch_size) for T in delays]
-
-
-def _score(
-    loaded: LoadedModel, config: GeneratedConfig, T: int, batches: int, batch_size: int
-) -> TransferScore:
-    task: Any = replace(config, T=T).make_task()
-    device = next(loaded.model.parameters()).device
-    loss, correct, scored = 0.0, 0, 0
+    task = cast(GeneratedTask, replace(config, T=T).make_task())
     draws = generator(config.seed, Stream.TRANSFER, T)
-    with torch.no_grad():
-        for _ in range(batches):
-            batch = task.batch(draws, batch_size).to(device)
-            logits, _ = loaded.model(batch.x)
-            loss += float(cross_entropy(logits, batch)) / batches
-            right, asked = count_correct(logits, batch)
-            correct += right
-            scored += asked
-    return TransferScore(T, Score(loss, correct, scored), batches * batch_size)
+    found = score(loaded.model, (task.batch(draws, batch_size) for _ in range(batches)))
+    return TransferScore(T, cast(Score, found), batches * batch_size)
 
 
-def add_score(path: Path, loaded: LoadedModel, score: TransferScore) -> None:
+def add_score(path: Path, loaded: LoadedModel, made: TransferScore) -> None:
     """Write a score into a JSON file, beside those of the same weights at other delays."""
     config: Any = loaded.config
     model = {
@@ -92,7 +75,7 @@ def add_score(path: Path, loaded: LoadedModel, score: TransferScore) -> None:
     }
     known = read_or_empty(path)
     same = all(known.get(name) == value for name, value in model.items())
-    others = [row for row in known.get("scores", []) if row["T"] != score.T] if same else []
-    scores = sorted([*others, score.numbers()], key=lambda row: row["T"])
+    others = [row for row in known.get("scores", []) if row["T"] != made.T] if same else []
+    scores = sorted([*others, made.numbers()], key=lambda row: row["T"])
     content = {**model, "scores": scores}
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")

@@ -207,7 +207,7 @@ def test_copy_is_learned_and_training_ends_when_it_is(
     assert outcome["solved"] == outcome["updates"] < 2000
     assert outcome["validation"]["validation/accuracy"] == 1
     assert outcome["validation"]["step"] == outcome["solved"]
-    (score,) = transfer(load_model(tmp_path / "run"), [5], batches=5, batch_size=20)
+    score = transfer(load_model(tmp_path / "run"), 5, batches=5, batch_size=20)
     assert score.score.accuracy > 0.99
     assert score.score.scored == 5 * 20 * 10
 
@@ -315,7 +315,7 @@ def test_rows_average_the_updates_since_the_last(tmp_path: Path) -> None:
 def test_transfer_needs_a_delay(tmp_path: Path) -> None:
     train(small("mnist", "lstm", tmp_path, epochs=1), tmp_path / "run")
     with pytest.raises(TransferError, match="a run of mnist, which has no delay"):
-        transfer(load_model(tmp_path / "run"), [5])
+        transfer(load_model(tmp_path / "run"), 5)
 
 
 def test_a_loss_that_overflows_at_another_delay_is_left_out(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_loss_that_overflows_at_another_delay_is_left_out(tmp_path: Path) -> N
     loaded = load_model(tmp_path / "run")
     with torch.no_grad():
         next(iter(loaded.model.parameters())).fill_(torch.nan)
-    (score,) = transfer(loaded, [5], batches=1, batch_size=2)
+    score = transfer(loaded, 5, batches=1, batch_size=2)
     assert set(score.numbers()) == {"T", "accuracy", "sequences"}
     add_score(tmp_path / "scores.json", loaded, score)
     assert json.loads((tmp_path / "scores.json").read_text())["scores"] == [score.numbers()]

@@ -81,7 +81,7 @@ def _transfer(task: SupervisedTask, stop: Callable[[], bool]) -> bool:
             return False
         loaded = loaded or load_model(task.run, task.device)
         batches, size = made_with["batches"], made_with["batch_size"]
-        (score,) = transfer(loaded, [T], batches=batches, batch_size=size)
+        score = transfer(loaded, T, batches=batches, batch_size=size)
         write_part(path, made_with, score.numbers())
     return True
 
