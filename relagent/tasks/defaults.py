@@ -1,15 +1,16 @@
 """The settings that each (task, memory) pair starts from.
 
 Source: tables 6 to 9 of the appendix of Kerg et al. 2020 for learning rate, optimiser, nonlinearity
-and ν, ρ; their public code for hidden sizes, batches of 10, gradients clipped to 1 and RMSprop's α
-of 0.99. Where the paper says nothing, a choice was made; each is marked below.
+and ν, ρ; their public code for hidden sizes, copy's and denoise's batches of 10, gradients clipped
+to 1 and RMSprop's α of 0.99. Where the paper says nothing, a choice was made; each is marked below
+or, if it is a task's, where its settings are.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from relagent.memories import MEMORIES, MemoryOptionError, make_memory
+from relagent.memories import MEMORIES, make_memory
 from relagent.tasks.config import OPTIONS, TaskConfig, options_of
 from relagent.tasks.copy import CopyConfig
 from relagent.tasks.denoise import DenoiseConfig
@@ -79,11 +80,8 @@ LIKE = {
     "rel": "rel-rnn",
     "mem": "rel",
     "rnn": "orth-rnn",
-    "gru": "lstm",
-    "sab": "lstm",
-    "none": "lstm",
 }
-"""Chosen: whose line a memory takes that has none in a table."""
+"""Chosen: whose line a memory takes that has none in a table; all others the LSTM's."""
 
 GATED = ("lstm", "gru", "rel", "mem", "sab")
 
@@ -120,12 +118,8 @@ def default_config(task: str, memory: str, **settings: Any) -> TaskConfig:
     if memory not in MEMORIES:
         make_memory(memory, 1, 1)  # says so, and what is known
     row_of = memory
-    while row_of not in TABLES[task] and row_of in LIKE:
-        row_of = LIKE[row_of]
-    if row_of not in TABLES[task]:
-        raise MemoryOptionError(
-            f"{memory!r} has no default settings for {task}: add a line to TABLES or LIKE"
-        )
+    while row_of not in TABLES[task]:
+        row_of = LIKE.get(row_of, "lstm")
     row = TABLES[task][row_of]
     taken = options_of(memory)
     values: dict[str, Any] = row._asdict()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relagent.memories import MEMORIES, MemoryOptionError, make_memory
+from relagent.memories import LSTM, MEMORIES, MemoryOptionError, make_memory
 from relagent.runs.config import ConfigError
 from relagent.tasks.base import Batch, Score, count_correct, cross_entropy
 from relagent.tasks.config import OPTIONS, options_of
@@ -147,6 +147,18 @@ def test_settings_that_the_paper_leaves_open(
     assert config.optimizer == other.optimizer
     if None not in (config.nu, other.nu):
         assert (config.nu, config.rho) == (other.nu, other.rho)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_memory_of_ones_own_starts_from_the_lstms_line(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Own(LSTM):
+        """Registered by its one line."""
+
+    monkeypatch.setitem(MEMORIES, "own", Own)
+    own, lstm = default_config(task, "own"), default_config(task, "lstm")
+    assert (own.learning_rate, own.optimizer) == (lstm.learning_rate, lstm.optimizer)
 
 
 @pytest.mark.parametrize(
