@@ -168,6 +168,8 @@ class Board:
         if state == "finished":
             line.finish()
         line.state, line.note = state, note
+        if line.active:  # it may be one that goes on
+            line.look(time.monotonic())
         if not self.console.is_terminal:
             self._say(line)
 

@@ -58,11 +58,16 @@ class Child:
                 self.process.send_signal(SIGTERM)
 
     def last_line(self) -> str:
-        """The last thing that it said."""
+        """The last error that it told, or else the last thing that it said.
+
+        What stands behind an error may be of another study's child, which works on this run.
+        """
         with self.log.open("rb") as log:
             log.seek(self._start)
-            lines = log.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+            lines = [line.strip() for line in log.read().decode(errors="replace").split("\n")]
+        said = [line for line in lines if line]
+        errors = [line for line in said if line.startswith("error: ")]
+        return (errors or said or ["it said nothing"])[-1]
 
 
 def run_here(tasks: Sequence[Task], board: Board, stop: Callable[[], bool], jobs: int) -> None:

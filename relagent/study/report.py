@@ -56,6 +56,7 @@ def write_report(folder: Path) -> list[Path]:
 def _is_supervised(path: Path) -> bool | None:
     """Whether a result is of a supervised study; of a damaged one None."""
     try:
-        return "study" in json.loads(path.read_bytes())
-    except (OSError, ValueError, TypeError, RecursionError):
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
+    return "study" in data if isinstance(data, dict) and "format" in data else None

@@ -88,14 +88,16 @@ def test_a_log_file_gets_lines(make_task: MakeTask) -> None:
     task = make_task()
     board, text = board_of([task], terminal=False)
     with board.live():
-        metrics(task, 64)
         board.set(task, "training")
+        metrics(task, 64)
         board.refresh()
         board.set(task, "failed", "no [space]")
+        board.set(task, "training")  # it goes on from where it was
     assert text.getvalue().splitlines() == [
         f"{task.name}: training, 0 steps",
         f"{task.name}: training, 64 steps, reward 0.064",
         f"{task.name}: failed: no [space], 64 steps, reward 0.064",
+        f"{task.name}: training, 64 steps, reward 0.064",
     ]
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from relagent.study.__main__ import main
 from relagent.study.board import Board
-from relagent.study.local import run_here
+from relagent.study.local import Child, run_here
 from relagent.study.transfer.task import TransferTask
 from tests.in_process import run_command
 
@@ -123,6 +123,17 @@ def test_a_task_that_fails_does_not_stop_the_others(make_task: MakeTask) -> None
     assert board[broken].note.startswith(f"{broken.run} cannot be a folder, a file stands there")
     assert board[sound].state == "finished"
     assert board[sound].done == 64
+
+
+def test_a_failure_is_told_in_its_own_words(make_task: MakeTask) -> None:
+    task = make_task()
+    task.run.parent.mkdir(parents=True)
+    task.run.write_text("a file where the run's folder should be")
+    child = Child(task)
+    with child.log.open("ab") as log:  # another study's child may write there too
+        child.process.wait()
+        log.write(b"next: of another\n")
+    assert child.last_line().startswith(f"error: {task.run} cannot be a folder")
 
 
 def test_bad_requests_are_one_line(

@@ -96,7 +96,8 @@ Where a run was given no other settings:
   where a table names one learning rate for expRNN, that of its
   rotation is a tenth; where it names no optimiser for the LSTM, Adam.
 - Hidden sizes and the clipping of gradients are those of the authors' code, but for MNIST by 7
-  pixels, a task of this project: there all memories have 100 units, the same batches and step size.
+  pixels, whose settings the paper does not tell (its figure 9): there all memories have 100 units,
+  the same batches and step size.
 """
 
 
@@ -217,8 +218,8 @@ def _peaks(peaks: Peaks) -> str:
     return f"""\
 ## Peak memory
 
-What one update adds to the process at its highest, in MB, with batches of {peaks.batch_size} and
-{peaks.hidden_size} units, float32, each measured in a process of its own by
+What one pass forward and back adds to the process at its highest, in MB, with batches of
+{peaks.batch_size} and {peaks.hidden_size} units, float32, each measured in a process of its own by
 `python -m relagent.study peak`. *Definition*: the equations step by step, with all that automatic
 differentiation keeps, as the authors' code computes. *Kernel*: the fused one, which is what trains
 here.
@@ -279,7 +280,8 @@ def _values(view: View, name: str) -> str:
 
 def _missing(view: View) -> str:
     gaps, short = view.missing(), view.cut_short()
-    if not gaps and not short:
+    unplanned = view.beside_the_grid()
+    if not gaps and not short and not unplanned:
         return (
             "## What is missing\n\nNothing of what the command above plans. A cell of the table "
             "that is empty is beside its grid."
@@ -288,6 +290,7 @@ def _missing(view: View) -> str:
     for said, cells in (
         ("Planned by the grid, and not run:", gaps),
         ("Trained for less than planned, and not solved before:", short),
+        ("In the paper's Table 5, and beside the grid:", unplanned),
     ):
         lines = [
             f"- {variant_title(name)}: {', '.join(LOOKS[memory].title for memory in memories)}."

@@ -1,4 +1,4 @@
-"""Peak memory of one update on copy against the delay, and where it would be too much."""
+"""Peak memory of a pass forward and back against copy's delay, and where it would be too much."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from relagent.picture import COLOURS
 from relagent.study.report import ReportError
-from relagent.study.supervised.grid import GRIDS
+from relagent.study.supervised.grid import GRIDS, PAPER_COPY
 from relagent.study.supervised.result import SupervisedResult
 from relagent.study.supervised.task import SupervisedTask, variant
 from relagent.tasks.defaults import default_config
@@ -120,6 +120,15 @@ class View:
             return asked < budget and not (run.solved or run.diverged)
 
         return self._cells(lambda runs: any(map(short, runs)))
+
+    def beside_the_grid(self) -> dict[str, list[str]]:
+        """What the paper has, the default grid does not plan, and no run has: form -> memories."""
+        cells: dict[str, list[str]] = {}
+        for memory, reported in PAPER_COPY.items() if self.study == "copy" else ():
+            for T in reported:
+                if (T, memory) not in GRIDS[self.study].cells and not self.runs(f"T{T}", memory):
+                    cells.setdefault(f"T{T}", []).append(memory)
+        return cells
 
     def _cells(self, wanted: Callable[[list[SupervisedResult]], bool]) -> dict[str, list[str]]:
         """Cells of the grid by what their runs of planned settings are: form -> memories."""

@@ -167,9 +167,10 @@ def test_results_of_two_studies_are_no_report(folder: Path, tmp_path: Path) -> N
         write_report(tmp_path)
 
 
-def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '"study"', "null", ""])
+def test_a_damaged_result_is_named(tmp_path: Path, content: str) -> None:
     write(tmp_path, synthetic("copy", "rel", T=100))
-    (tmp_path / "runs" / "T100-z.json").write_text("{")
+    (tmp_path / "runs" / "T100-z.json").write_text(content)
     with pytest.raises(ResultError, match=r"T100-z\.json is no result of a task"):
         write_report(tmp_path)
 

@@ -288,7 +288,7 @@ def test_a_field_of_another_kind_is_told(tmp_path: Path, name: str, value: Any) 
 
 def test_agents_and_sequence_models_are_two_studies(tmp_path: Path) -> None:
     write(tmp_path, "ours", "doorkey", "rel", 0, (0.9, 0.5))
-    (tmp_path / "runs" / "T100-rel-s0.json").write_text('{"study": "copy"}')
+    (tmp_path / "runs" / "T100-rel-s0.json").write_text('{"format": 2, "study": "copy"}')
     with pytest.raises(ReportError, match="results of agents and of sequence models"):
         write_report(tmp_path)
 
