@@ -64,7 +64,11 @@ def exponent(eigenvalues: ArrayLike) -> float:
 
 
 def printed_exponent(eigenvalues: ArrayLike) -> float:
-    """Return -η of equations 265-267 as printed: -min_i min(1, 1 - Re λ_i)."""
+    """Return -η of equations 265-267 as printed: -min_i min(1, 1 - Re λ_i).
+
+    Raises:
+        AnalysisInputError: an eigenvalue of modulus 1 or more.
+    """
     return float(-np.min(np.minimum(1, 1 - _inside_unit_disc(eigenvalues).real)))
 
 
@@ -78,6 +82,14 @@ def leading_term(eigenvalue: complex, t: int, T: int) -> complex:
 
     The ratio of the two sides tends to 1 as T → ∞; it is near 1 once T ≫ |μ|³, so late for a λ
     near 1. B is analytic in |λ| < 1, positive on 0 ≤ λ < 1, hence zero at isolated points at most.
+
+    Args:
+        eigenvalue: λ of V.
+        t: time of the hidden state, at least 1.
+        T: a later time, or the same.
+
+    Raises:
+        AnalysisInputError: |λ| is 1 or more, or the times are not as they must be.
     """
     if not 1 <= t <= T:
         raise AnalysisInputError(f"t={t}, T={T}: 1 <= t <= T must hold")

@@ -10,7 +10,9 @@ between two edges lies the recurrence s_i → h_{i+1}, a factor V. The **depende
 smallest number of factors V on any such path.
 
 An attention pattern is a sequence of sets: ``pattern[T]`` is A_T for times T = 1, 2, ...;
-``pattern[0]`` is not used. Equation numbers are those of the appendix.
+``pattern[0]`` is not used; equation numbers are those of the appendix. A time outside the pattern,
+or a set with a member of its future, raises
+:class:`~relagent.analysis.gradients.AnalysisInputError`.
 """
 
 from __future__ import annotations
@@ -50,7 +52,13 @@ def path_polynomials(pattern: Pattern, t: int, eigenvalue: Number) -> list[Numbe
 
 
 def chi(pattern: Pattern, t: int, k: int) -> list[Fraction]:
-    """Return [χ_{0:k}(0), ..., χ_{0:k}(k)] exactly (equations 279-280)."""
+    """Return [χ_{0:k}(0), ..., χ_{0:k}(k)] exactly (equations 279-280).
+
+    Args:
+        pattern: the attended sets.
+        t: time of the hidden state.
+        k: steps after it, at least 0.
+    """
     if k < 0:
         raise AnalysisInputError(f"k={k}: it must not be negative")
     _check(pattern, t, t + k)

@@ -11,6 +11,10 @@ For f = (h + c)/2 replace V by V/2 and halve the result.
 A MemRNN whose alignment vector v_a is zero and whose φ is the identity is exactly this case.
 Equation numbers are those of the appendix; ``docs/appendix_misprints.md`` has the corrections and
 the proofs of what is stated differently here.
+
+Everywhere t ≥ 1 is the time of the hidden state, k ≥ 0 the steps after it and s ≥ 0 the power of V;
+anything else raises :class:`~relagent.analysis.gradients.AnalysisInputError`, as do bounds on θ and
+χ for s > k.
 """
 
 from __future__ import annotations
