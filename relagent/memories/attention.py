@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Generic, Literal, cast, get_args
+from collections.abc import Callable
+from typing import Any, Generic, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from relagent.memories.base import Attention, Memory, MemoryOptionError, StateT
 from relagent.memories.cells import LSTMCell, RNNCell
 
 Combine = Literal["sum", "mean"]
-"""How the macro-state is made: h + c as in the paper, or (h + c) / 2 as in its authors' code."""
+"""How the macro-state is made of h and the context: their sum as in the paper, or their mean as in
+its authors' code."""
 
 
 class AdditiveAttention(nn.Module):
@@ -44,22 +46,36 @@ class AdditiveAttention(nn.Module):
         return (weights.unsqueeze(2) * states).sum(dim=1), weights
 
 
+class Remembered(NamedTuple):
+    """The states that a step attends to, M_t; a slot of age -1 is empty."""
+
+    states: Tensor
+    """[B, K, H] h_i, with their gradient."""
+    scores: Tensor
+    """[B, K] running relevance."""
+    ages: Tensor
+    """[B, K] t - i."""
+    admitted: Tensor
+    """[B] whether a state moved from the short-term buffer into the relevant set."""
+    evicted: Tensor
+    """[B] age of the state that was forgotten, -1 for none."""
+
+
 class AttentiveMemory(Memory[StateT], Generic[StateT]):
     """A recurrent network that attends to its own past (section 3 of Kerg et al. 2020).
 
-    Each step, with s = s_{t-1} (equations 9, 10 and 50-53)::
+    Each step, with s = s_{t-1} (equations 9, 10 and 50-53; the paper's c_t is the context here)::
 
-        h_t = cell(x_t, s)                    the recurrence reads the macro-state
-        M_t = remember(M_{t-1}, h_t)          which states are kept: the subclass says
-        c_t = Σ_i α_i h_i   over M_t          attention, queried with s
-        s_t = f(h_t, c_t)                     f = sum or mean
+        h_t = cell(x_t, s)                        the recurrence reads the macro-state
+        M_t = remember(M_{t-1}, h_t)              which states are kept: the subclass says
+        context_t = Σ_i α_i h_i   over M_t        attention, queried with s
+        s_t = f(h_t, context_t)                   f = sum or mean
 
     Args:
         input_size: F.
         hidden_size: H.
-        cell: ``lstm`` or ``rnn``.
+        cell: makes the cell from F and H.
         combine: f, ``sum`` or ``mean``.
-        nonlinearity: of the ``rnn`` cell.
 
     Raises:
         MemoryOptionError: an option that does not exist.
@@ -69,31 +85,41 @@ class AttentiveMemory(Memory[StateT], Generic[StateT]):
         self,
         input_size: int,
         hidden_size: int,
+        cell: Callable[[int, int], LSTMCell | RNNCell],
         *,
-        cell: Literal["lstm", "rnn"] = "lstm",
         combine: Combine = "sum",
-        nonlinearity: str = "tanh",
     ) -> None:
         super().__init__(input_size, hidden_size)
         if combine not in get_args(Combine):
             raise MemoryOptionError(f"unknown combine {combine!r}: choose sum or mean")
-        if cell not in ("lstm", "rnn"):
-            raise MemoryOptionError(f"unknown cell {cell!r}: choose lstm or rnn")
-        if cell == "lstm" and nonlinearity != "tanh":
-            raise MemoryOptionError(
-                f"the lstm cell has no nonlinearity {nonlinearity!r}: leave it out"
-            )
         self.combine = combine
-        self.cell: LSTMCell | RNNCell = (
-            LSTMCell(input_size, hidden_size)
-            if cell == "lstm"
-            else RNNCell(input_size, hidden_size, nonlinearity)
-        )
+        self.cell = cell(input_size, hidden_size)
         self.attention = AdditiveAttention(hidden_size)
 
     @abstractmethod
+    def remember(self, h: Tensor, state: StateT) -> Remembered:
+        """Let h_t [B, H] in: return M_t of M_{t-1} and h_t."""
+
+    @abstractmethod
+    def earned(self, weights: Tensor) -> Tensor:
+        """Return what each state's score grows by, [B, K], from the weights [B, K] of a step."""
+
+    @abstractmethod
+    def next_state(self, s: Tensor, c: Tensor, kept: Remembered) -> StateT:
+        """Return the state of s [B, H], the cell's carry c and what is remembered."""
+
     def attend(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT, Attention]:
         """:meth:`step`, and what it looked at ([B, K] and [B])."""
+        s, c, *_ = state
+        h, c = self.cell(x, s, c)  # h_t = cell(x_t, s_{t-1})
+        kept = self.remember(h, state)  # M_t
+        context, weights = self.attention(s, kept.states, kept.ages >= 0)  # Σ_i α_i h_i
+        s = self.macro_state(h, context)  # s_t = f(h_t, context_t)
+
+        weights = weights.detach()
+        kept = kept._replace(scores=kept.scores + self.earned(weights))
+        look = Attention(weights, kept.scores, kept.ages, kept.admitted, kept.evicted)
+        return s, self.next_state(s, c, kept), look
 
     def step(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT]:
         """See :meth:`Memory.step`."""
@@ -101,7 +127,7 @@ class AttentiveMemory(Memory[StateT], Generic[StateT]):
         return y, state
 
     def macro_state(self, h: Tensor, context: Tensor) -> Tensor:
-        """Return s = f(h, c): h + c, or (h + c) / 2."""
+        """Return s = f(h, context), the sum or the mean."""
         s = h + context
         return s if self.combine == "sum" else s / 2
 
@@ -111,7 +137,7 @@ class AttentiveMemory(Memory[StateT], Generic[StateT]):
         return cast(StateT, empty._replace(s=old.s, c=old.c))
 
     def trace(
-        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+        self, x: Tensor, state: StateT | None = None, episode_starts: Tensor | None = None
     ) -> tuple[Tensor, StateT, Attention]:
         """:meth:`unroll` by its definition, and what it looked at ([T, B, K] and [T, B])."""
         state, starts = self.check_sequence(x, state, episode_starts)

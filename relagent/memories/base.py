@@ -8,8 +8,8 @@ A memory is a torch module with three methods::
 
 The state is a ``NamedTuple`` of batch-first tensors and holds *everything* that is carried from one
 step to the next; nothing hides on the module. An empty row is all zeros in floating-point fields,
-``False`` in Boolean ones and -1 in integer ones, so that one rule can reset any memory. A dimension
-that an empty memory has 0 of may grow with what is remembered.
+``False`` in Boolean ones and -1 in integer ones, so that one rule can reset any memory. What is
+remembered may grow: fields named in ``growing`` are [B, L, ..], with L = 0 in an empty memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from numbers import Integral
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,17 @@ class Attention(NamedTuple):
     """[.., B] age of the state that was forgotten at this step, -1 for none."""
 
 
+class _Field(NamedTuple):
+    """What a field of a memory's state must be."""
+
+    name: object
+    """Of a NamedTuple's field; its number in a plain tuple."""
+    shape: tuple[int, ...]
+    """Without the batch."""
+    kind: str
+    """See :func:`_kind`."""
+
+
 class Memory(nn.Module, ABC, Generic[StateT]):
     """Base class of every memory.
 
@@ -63,9 +74,15 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         input_size: F, the number of input features.
         hidden_size: H, the number of output features.
 
+    Attributes:
+        growing: the fields of the state whose second dimension L is the number of remembered
+            states; all of them are equally long.
+
     Raises:
         MemoryOptionError: a size is no positive whole number.
     """
+
+    growing: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -79,7 +96,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         self.hidden_size = int(hidden_size)
         # Goes where the module goes: a memory may have no parameters.
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
-        self._empty: StateT | None = None  # one empty row, to compare states with
+        self._layout: tuple[_Field, ...] = ()  # of the state; known once it was asked for
 
     @abstractmethod
     def initial_state(self, batch: int) -> StateT:
@@ -94,17 +111,21 @@ class Memory(nn.Module, ABC, Generic[StateT]):
 
         Args:
             x: [B, F].
-            state: the state before this step, batch first.
+            state: the state before this step, batch first, of this memory's own type.
+
+        Returns:
+            The output [B, H], and the state after this step.
         """
 
     def unroll(
-        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+        self, x: Tensor, state: StateT | None = None, episode_starts: Tensor | None = None
     ) -> tuple[Tensor, StateT]:
         """Read a sequence; rows are reset, one by one, where an episode starts.
 
         Args:
             x: [T, B, F].
-            state: the state before the first step, batch first.
+            state: the state before the first step, batch first; a plain tuple of its tensors does
+                as well. ``None``: empty.
             episode_starts: [T, B], true where x[t, b] is the first input of an episode; the row's
                 state is emptied before that step. ``None``: nowhere.
 
@@ -129,7 +150,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         return cast("tuple[Tensor, StateT]", kernel(self, x, state, starts))
 
     def forward(
-        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+        self, x: Tensor, state: StateT | None = None, episode_starts: Tensor | None = None
     ) -> tuple[Tensor, StateT]:
         """:meth:`unroll`, as a module is called."""
         return self.unroll(x, state, episode_starts)
@@ -167,9 +188,15 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         return map_state(select, state)
 
     def trace(
-        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+        self, x: Tensor, state: StateT | None = None, episode_starts: Tensor | None = None
     ) -> tuple[Tensor, StateT, Attention]:
         """:meth:`unroll`, and what the memory looked at. Only attentive memories can tell.
+
+        Takes, and refuses, what :meth:`unroll` does.
+
+        Returns:
+            The outputs [T, B, H], the state after the last step, and the attention, [T, B, K] and
+            [T, B].
 
         Raises:
             MemoryOptionError: this memory cannot.
@@ -191,13 +218,14 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         return []
 
     def check_sequence(
-        self, x: Tensor, state: StateT, episode_starts: Tensor | None = None
+        self, x: Tensor, state: StateT | None = None, episode_starts: Tensor | None = None
     ) -> tuple[StateT, Tensor]:
         """Check what :meth:`unroll` takes.
 
         Returns:
-            The state, of this memory's type, where it was another tuple; and ``episode_starts`` as
-            Booleans [T, B], false everywhere for ``None``.
+            The state, of this memory's type, where it was another tuple or ``None``; and
+            ``episode_starts`` as Booleans [T, B], false everywhere for ``None``. They are a copy:
+            the caller may write into its own before the gradient is asked for.
 
         Raises:
             MemoryInputError: a shape, a type or a device does not fit.
@@ -218,7 +246,8 @@ class Memory(nn.Module, ABC, Generic[StateT]):
                 f"{type(self).__name__} has parameters of {exact} and reads the same, not "
                 f"{x.dtype}: convert one of the two with .to(...)"
             )
-        state = self._checked_state(state, x)
+        given: AnyState = self.initial_state(x.shape[1]) if state is None else state
+        state = self._checked_state(given, x)
         if episode_starts is None:
             return state, torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         try:
@@ -230,52 +259,87 @@ class Memory(nn.Module, ABC, Generic[StateT]):
                 f"episode_starts must be {list(x.shape[:2])} like the input's time and batch, "
                 f"not {list(starts.shape)}"
             )
-        return state, starts.bool()
+        return state, starts.to(torch.bool, copy=True)
 
-    def _checked_state(self, state: StateT, x: Tensor) -> StateT:
-        if self._empty is None:
-            self._empty = self._checked_empty()
-        empty, batch, exact = self._empty, x.shape[1], self._exact_type(x)
+    def _checked_state(self, state: AnyState, x: Tensor) -> StateT:
+        """Return the state, of this memory's type, if it fits."""
+        self._layout = self._layout or self._checked_layout()
+        batch, exact = x.shape[1], self._exact_type(x)
         advice = f"pass initial_state({batch}), or what unroll returned for this batch"
-        if not isinstance(state, tuple) or len(state) != len(empty):
+        if not isinstance(state, tuple) or len(state) != len(self._layout):
             raise MemoryInputError(
-                f"the state of {type(self).__name__} is a tuple of {len(empty)} tensors: {advice}"
+                f"the state of {type(self).__name__} is a tuple of {len(self._layout)} tensors: "
+                f"{advice}"
             )
-        for name, part, like in zip(_names(empty), state, empty, strict=True):
-            wanted = [batch, *like.shape[1:]]
+        lengths: dict[object, int] = {}
+        for (name, shape, kind), part in zip(self._layout, state, strict=True):
             if not isinstance(part, Tensor):
                 raise MemoryInputError(
                     f"{name} in the state of {type(self).__name__} must be a tensor, not "
                     f"{type(part).__name__}: {advice}"
                 )
-            fits = part.dim() == len(wanted) and all(
-                size == want or (want == 0 and axis > 0)
-                for axis, (size, want) in enumerate(zip(part.shape, wanted, strict=True))
-            )
-            kind = str(exact) if exact and like.is_floating_point() else _kind(like)
+            if name in self.growing and part.dim() > 1:
+                lengths[name] = part.shape[1]
+                shape = (part.shape[1], *shape[1:])
+            wanted = str(exact) if exact and kind == FLOATING else kind
             found = str(part.dtype) if exact and part.is_floating_point() else _kind(part)
-            if not fits or part.device != x.device or found != kind:
+            fits = part.shape == (batch, *shape) and found == wanted
+            if not fits or part.device != x.device:
                 raise MemoryInputError(
-                    f"{name} in the state of {type(self).__name__} must be {wanted}, {kind}, on "
-                    f"{x.device}, not {list(part.shape)}, {found}, on {part.device}: {advice}"
+                    f"{name} in the state of {type(self).__name__} must be {[batch, *shape]}, "
+                    f"{wanted}, on {x.device}, not {list(part.shape)}, {found}, on {part.device}: "
+                    f"{advice}"
                 )
-        return make_state(empty, state)
+        if len(set(lengths.values())) > 1:
+            *some, last = map(str, lengths)
+            raise MemoryInputError(
+                f"{', '.join(some)} and {last} in the state of {type(self).__name__} must be "
+                f"equally long, not {sorted(set(lengths.values()))}: pass what unroll returned"
+            )
+        names = tuple(field.name for field in self._layout)
+        known = getattr(state, "_fields", None) == names
+        return cast(StateT, state) if known else make_state(self.initial_state(0), state)
 
-    def _checked_empty(self) -> StateT:
-        """One empty row, if it is what a reset leaves."""
+    def _checked_layout(self) -> tuple[_Field, ...]:
+        """Return what a state must be, if an empty row is what a reset leaves.
+
+        Plain facts, no tensors: the first to ask may be a transformed call, whose tensors must not
+        outlive it.
+        """
         empty = self.initial_state(1)
         says = f"{type(self).__name__}.initial_state(1)"
         if not isinstance(empty, tuple) or not all(
             isinstance(part, Tensor) and part.shape[:1] == (1,) for part in empty
         ):
             raise MemoryOptionError(f"{says} must be a NamedTuple of tensors, the batch first")
-        for name, part in zip(_names(empty), empty, strict=True):
+        names = list(getattr(empty, "_fields", range(len(empty))))
+        for name, part in zip(names, empty, strict=True):
             if not (part == blank(part)).all():
                 raise MemoryOptionError(
                     f"{name} of {says} must be {blank(part).item()} everywhere, as a reset fills "
                     "it so: let step() add what an episode is to begin with"
                 )
-        return empty
+            if name in self.growing and part.shape[1:2] != (0,):
+                raise MemoryOptionError(
+                    f"{name} of {says} must be [1, 0, ..], not {list(part.shape)}: it is named in "
+                    "growing, and nothing is remembered yet"
+                )
+        if unknown := [name for name in self.growing if name not in names]:
+            raise MemoryOptionError(f"{says} has no {', '.join(unknown)}, which growing names")
+        return tuple(
+            _Field(name, tuple(part.shape[1:]), _kind(part))
+            for name, part in zip(names, empty, strict=True)
+        )
+
+    def without_slots(self, state: StateT, used: Tensor) -> StateT:
+        """Return the state without the remembered states [L] that no row uses any more."""
+        if used.all():
+            return state
+        fields = cast(Any, state)
+        return cast(
+            StateT,
+            fields._replace(**{name: getattr(fields, name)[:, used] for name in self.growing}),
+        )
 
     def _check_step(self, made: Any, batch: int) -> None:
         """Check the shape of what a step returned."""
@@ -297,20 +361,6 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         dtype, device = self._like.dtype, x.device.type
         mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         return dtype if dtype.is_floating_point and not mixed else None
-
-    def _check_lengths(self, **parts: Tensor) -> None:
-        """Check that parts of a state [B, L, ..] remember equally much.
-
-        Raises:
-            MemoryInputError: they do not.
-        """
-        lengths = {part.shape[1] for part in parts.values()}
-        if len(lengths) > 1:
-            *some, last = parts
-            raise MemoryInputError(
-                f"{', '.join(some)} and {last} in the state of {type(self).__name__} must be "
-                f"equally long, not {sorted(lengths)}: pass what unroll returned"
-            )
 
     @classmethod
     def check_hidden_size(cls, hidden_size: int) -> None:
@@ -338,16 +388,16 @@ def check_whole(**sizes: Any) -> None:
             raise MemoryOptionError(f"{name}={value!r} cannot work: pass a whole number")
 
 
-def _names(state: AnyState) -> Iterable[object]:
-    """The fields of a state; a plain tuple has numbers."""
-    return getattr(state, "_fields", range(len(state)))
+FLOATING = "floating-point"
 
 
 def _kind(tensor: Tensor) -> str:
     """Name what a field's dtype is, of whatever width."""
     if tensor.dtype.is_floating_point:
-        return "floating-point"
-    return "Boolean" if tensor.dtype == torch.bool else "integer"
+        return FLOATING
+    if tensor.dtype == torch.bool:
+        return "Boolean"
+    return "integer" if tensor.dtype.is_signed else "unsigned integer"  # which has no -1
 
 
 def blank(like: Tensor) -> Tensor:

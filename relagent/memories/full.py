@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from relagent.memories.attention import AttentiveMemory
-from relagent.memories.base import Attention
+from relagent.memories.attention import AttentiveMemory, Combine, Remembered
+from relagent.memories.cells import LSTMCell, RNNCell
 
 
 class FullState(NamedTuple):
@@ -32,6 +33,8 @@ class FullMemory(AttentiveMemory[FullState]):
     M_t = {h_1, ..., h_t}
     """
 
+    growing = ("states", "occupied", "scores")
+
     def initial_state(self, batch: int) -> FullState:
         """See :meth:`Memory.initial_state`; nothing is remembered yet: L = 0."""
         return FullState(
@@ -42,54 +45,63 @@ class FullMemory(AttentiveMemory[FullState]):
             scores=self.zeros(batch, 0),
         )
 
-    def _checked_state(self, state: FullState, x: Tensor) -> FullState:
-        state = super()._checked_state(state, x)
-        self._check_lengths(states=state.states, occupied=state.occupied, scores=state.scores)
-        return state
-
-    def attend(self, x: Tensor, state: FullState) -> tuple[Tensor, FullState, Attention]:
-        """See :meth:`AttentiveMemory.attend`."""
-        h, c = self.cell(x, state.s, state.c)
-
-        # M_t = M_{t-1} ∪ {h_t}
+    def remember(self, h: Tensor, state: FullState) -> Remembered:
+        """M_t = M_{t-1} ∪ {h_t}: nothing is forgotten."""
         states = torch.cat([state.states, h.unsqueeze(1)], dim=1)
-        occupied = torch.cat([state.occupied, torch.ones_like(h[:, :1], dtype=torch.bool)], dim=1)
-
-        context, weights = self.attention(state.s, states, occupied)
-        s = self.macro_state(h, context)
-        scores = weights.detach() + torch.nn.functional.pad(state.scores, (0, 1))
-
-        ages = torch.arange(states.shape[1] - 1, -1, -1, device=x.device)
-        look = Attention(
-            weights=weights.detach(),
-            relevance=scores,
+        occupied = nn.functional.pad(state.occupied, (0, 1), value=True)
+        ages = torch.arange(states.shape[1] - 1, -1, -1, device=h.device)
+        return Remembered(
+            states=states,
+            scores=nn.functional.pad(state.scores, (0, 1)),
             ages=torch.where(occupied, ages, -1),
             admitted=torch.zeros_like(occupied[:, 0]),
-            evicted=torch.full_like(ages[:1], -1).expand(len(x)),
+            evicted=torch.full_like(ages[:1], -1).expand(len(h)),
         )
-        return s, FullState(s, c, states, occupied, scores), look
+
+    def earned(self, weights: Tensor) -> Tensor:
+        """Every state earns its weight, as long as the episode lasts."""
+        return weights
+
+    def next_state(self, s: Tensor, c: Tensor, kept: Remembered) -> FullState:
+        """See :meth:`AttentiveMemory.next_state`."""
+        return FullState(s, c, kept.states, kept.ages >= 0, kept.scores)
 
     def reset(self, state: FullState, episode_starts: Tensor) -> FullState:
         """See :meth:`Memory.reset`; slots that no row needs any more are dropped."""
         after = super().reset(state, episode_starts)
-        if after is state or (used := after.occupied.any(dim=0)).all():
-            return after
-        return after._replace(
-            states=after.states[:, used],
-            occupied=after.occupied[:, used],
-            scores=after.scores[:, used],
-        )
+        return after if after is state else self.without_slots(after, after.occupied.any(dim=0))
 
 
 class MemLSTM(FullMemory):
-    """LSTM with full self-attention (Kerg et al. 2020)."""
+    """LSTM with full self-attention (Kerg et al. 2020).
 
-    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(input_size, hidden_size, cell="lstm", **options)
+    Args:
+        input_size: F.
+        hidden_size: H.
+        combine: f, ``sum`` or ``mean``; see :class:`AttentiveMemory`.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *, combine: Combine = "sum") -> None:
+        super().__init__(input_size, hidden_size, LSTMCell, combine=combine)
 
 
 class MemRNN(FullMemory):
-    """RNN with full self-attention (Kerg et al. 2020, after Bahdanau et al. 2015)."""
+    """RNN with full self-attention (Kerg et al. 2020, after Bahdanau et al. 2015).
 
-    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(input_size, hidden_size, cell="rnn", **options)
+    Args:
+        input_size: F.
+        hidden_size: H.
+        combine: f, ``sum`` or ``mean``; see :class:`AttentiveMemory`.
+        nonlinearity: φ; see :class:`~relagent.memories.cells.RNNCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        combine: Combine = "sum",
+        nonlinearity: str = "tanh",
+    ) -> None:
+        cell = partial(RNNCell, nonlinearity=nonlinearity)
+        super().__init__(input_size, hidden_size, cell, combine=combine)

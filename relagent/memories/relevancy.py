@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from relagent.memories.attention import AttentiveMemory
-from relagent.memories.base import Attention, MemoryOptionError, check_whole
+from relagent.memories.attention import AttentiveMemory, Combine, Remembered
+from relagent.memories.base import MemoryOptionError, check_whole
+from relagent.memories.cells import LSTMCell, RNNCell
 
 
 class RelevancyState(NamedTuple):
@@ -47,26 +50,34 @@ class RelevancyMemory(AttentiveMemory[RelevancyState]):
     Args:
         input_size: F.
         hidden_size: H.
+        cell: see :class:`AttentiveMemory`.
         nu: ν ≥ 1, length of the short-term buffer.
         rho: ρ ≥ 0, size of the relevant set; 0 attends to the short-term buffer alone.
-        options: see :class:`AttentiveMemory`.
+        combine: see :class:`AttentiveMemory`.
 
     Raises:
         MemoryOptionError: ν < 1 or ρ < 0, or no whole number.
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, nu: int = 5, rho: int = 5, **options: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        cell: Callable[[int, int], LSTMCell | RNNCell],
+        *,
+        nu: int = 5,
+        rho: int = 5,
+        combine: Combine = "sum",
     ) -> None:
-        super().__init__(input_size, hidden_size, **options)
+        super().__init__(input_size, hidden_size, cell, combine=combine)
         check_whole(nu=nu, rho=rho)
         if nu < 1 or rho < 0:
             raise MemoryOptionError(
                 f"nu={nu}, rho={rho} cannot work: the short-term buffer needs nu of at least 1 "
                 "(a state earns its relevance there), the relevant set rho of at least 0"
             )
-        self.nu = nu
-        self.rho = rho
+        self.nu = int(nu)
+        self.rho = int(rho)
 
     def initial_state(self, batch: int) -> RelevancyState:
         """See :meth:`Memory.initial_state`."""
@@ -79,33 +90,8 @@ class RelevancyMemory(AttentiveMemory[RelevancyState]):
             ages=torch.full_like(self.zeros(batch, slots), -1, dtype=torch.int64),
         )
 
-    def attend(self, x: Tensor, state: RelevancyState) -> tuple[Tensor, RelevancyState, Attention]:
-        """See :meth:`AttentiveMemory.attend`."""
-        h, c = self.cell(x, state.s, state.c)
-
-        # M_t = S_t ∪ R_t
-        states, scores, ages, admitted, evicted = self.screen(h, state)
-
-        context, weights = self.attention(state.s, states, ages >= 0)
-        s = self.macro_state(h, context)
-
-        # Only the short-term buffer earns relevance.
-        earned = weights.detach().clone()
-        earned[:, : self.rho] = 0
-        scores = scores + earned
-
-        look = Attention(weights.detach(), scores, ages, admitted, evicted)
-        return s, RelevancyState(s, c, states, scores, ages), look
-
-    def screen(
-        self, h: Tensor, state: RelevancyState
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Let h [B, H] into the short-term buffer and find a place for the state that leaves it.
-
-        Returns:
-            states, scores and ages of S_t ∪ R_t, and per row whether the leaving state was
-            admitted to R and the age of the state forgotten at this step (-1: none).
-        """
+    def remember(self, h: Tensor, state: RelevancyState) -> Remembered:
+        """M_t = S_t ∪ R_t: h enters the short-term buffer, a place is found for what leaves it."""
         ages = torch.where(state.ages >= 0, state.ages + 1, -1)
         R, S = slice(None, self.rho), slice(self.rho, None)
 
@@ -116,6 +102,7 @@ class RelevancyMemory(AttentiveMemory[RelevancyState]):
         evicted = leaver_age
         here = torch.zeros_like(ages[:, R], dtype=torch.bool)
         if self.rho > 0:
+            # An empty slot has -∞, so that it is taken first.
             rivals = torch.where(ages[:, R] >= 0, state.scores[:, R], -torch.inf)
             lowest, slot = rivals.min(dim=1)
             admitted = (leaver_age >= 0) & (leaver_score > lowest)
@@ -130,24 +117,67 @@ class RelevancyMemory(AttentiveMemory[RelevancyState]):
             relevant = torch.where(mask, old[:, leaving : leaving + 1], old[:, R])
             return torch.cat([relevant, old[:, S][:, 1:], new.unsqueeze(1)], dim=1)
 
-        return (
-            enter(state.states, h),
-            enter(state.scores, torch.zeros_like(leaver_score)),
-            enter(ages, torch.zeros_like(leaver_age)),
-            admitted,
-            evicted,
+        return Remembered(
+            states=enter(state.states, h),
+            scores=enter(state.scores, torch.zeros_like(leaver_score)),
+            ages=enter(ages, torch.zeros_like(leaver_age)),
+            admitted=admitted,
+            evicted=evicted,
         )
+
+    def earned(self, weights: Tensor) -> Tensor:
+        """Only the short-term buffer earns relevance."""
+        return nn.functional.pad(weights[:, self.rho :], (self.rho, 0))
+
+    def next_state(self, s: Tensor, c: Tensor, kept: Remembered) -> RelevancyState:
+        """See :meth:`AttentiveMemory.next_state`."""
+        return RelevancyState(s, c, kept.states, kept.scores, kept.ages)
 
 
 class RelLSTM(RelevancyMemory):
-    """LSTM with relevancy screening (Kerg et al. 2020)."""
+    """LSTM with relevancy screening (Kerg et al. 2020).
 
-    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(input_size, hidden_size, cell="lstm", **options)
+    Args:
+        input_size: F.
+        hidden_size: H.
+        nu: ν ≥ 1, length of the short-term buffer.
+        rho: ρ ≥ 0, size of the relevant set.
+        combine: f, ``sum`` or ``mean``; see :class:`AttentiveMemory`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        nu: int = 5,
+        rho: int = 5,
+        combine: Combine = "sum",
+    ) -> None:
+        super().__init__(input_size, hidden_size, LSTMCell, nu=nu, rho=rho, combine=combine)
 
 
 class RelRNN(RelevancyMemory):
-    """RNN with relevancy screening (Kerg et al. 2020)."""
+    """RNN with relevancy screening (Kerg et al. 2020).
 
-    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(input_size, hidden_size, cell="rnn", **options)
+    Args:
+        input_size: F.
+        hidden_size: H.
+        nu: ν ≥ 1, length of the short-term buffer.
+        rho: ρ ≥ 0, size of the relevant set.
+        combine: f, ``sum`` or ``mean``; see :class:`AttentiveMemory`.
+        nonlinearity: φ; see :class:`~relagent.memories.cells.RNNCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        nu: int = 5,
+        rho: int = 5,
+        combine: Combine = "sum",
+        nonlinearity: str = "tanh",
+    ) -> None:
+        cell = partial(RNNCell, nonlinearity=nonlinearity)
+        super().__init__(input_size, hidden_size, cell, nu=nu, rho=rho, combine=combine)

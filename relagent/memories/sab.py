@@ -97,6 +97,8 @@ class SAB(Memory[SABState]):
         MemoryOptionError: one of the three is below 1, or no whole number.
     """
 
+    growing = ("states", "occupied")
+
     def __init__(
         self,
         input_size: int,
@@ -113,10 +115,10 @@ class SAB(Memory[SABState]):
                 f"k_att={k_att}, k_top={k_top}, k_trunc={k_trunc} cannot work: each counts steps "
                 "or states; choose at least 1"
             )
-        self.k_att = k_att
-        self.k_trunc = k_trunc
+        self.k_att = int(k_att)
+        self.k_trunc = int(k_trunc)
         self.cell = LSTMCell(input_size, hidden_size)
-        self.attention = SparseAttention(hidden_size, k_top)
+        self.attention = SparseAttention(hidden_size, int(k_top))
         self.context_weight = nn.Parameter(torch.empty(hidden_size, hidden_size))  # P
         nn.init.xavier_uniform_(self.context_weight)
 
@@ -129,11 +131,6 @@ class SAB(Memory[SABState]):
             states=self.zeros(batch, 0, self.hidden_size),
             occupied=self.zeros(batch, 0).bool(),
         )
-
-    def _checked_state(self, state: SABState, x: Tensor) -> SABState:
-        state = super()._checked_state(state, x)
-        self._check_lengths(states=state.states, occupied=state.occupied)
-        return state
 
     def step(self, x: Tensor, state: SABState) -> tuple[Tensor, SABState]:
         """See :meth:`Memory.step`."""
@@ -163,6 +160,4 @@ class SAB(Memory[SABState]):
     def reset(self, state: SABState, episode_starts: Tensor) -> SABState:
         """See :meth:`Memory.reset`; slots that no row needs any more are dropped."""
         after = super().reset(state, episode_starts)
-        if after is state or (used := after.occupied.any(dim=0)).all():
-            return after
-        return after._replace(states=after.states[:, used], occupied=after.occupied[:, used])
+        return after if after is state else self.without_slots(after, after.occupied.any(dim=0))

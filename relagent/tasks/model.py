@@ -44,8 +44,6 @@ class SequenceModel(nn.Module):
         """
         if self.embedding is not None:
             x = self.embedding(x)
-        if state is None:
-            state = self.memory.initial_state(x.shape[1])
         y, state = self.memory.unroll(x, state)
         return self.head(y), state
 

@@ -12,6 +12,7 @@ from torch import nn
 from relagent.analysis import decay, uniform
 from relagent.analysis.gradients import AnalysisInputError, jacobians
 from relagent.memories import MemRNN
+from relagent.memories.attention import Combine
 
 TIMES = [int(T) for T in np.geomspace(1e4, 1e5, 12)]
 
@@ -28,7 +29,7 @@ def test_jacobian_is_the_polynomial_of_chi(t: int, k: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("combine", ["sum", "mean"])
-def test_a_real_network_is_this_case(combine: str) -> None:
+def test_a_real_network_is_this_case(combine: Combine) -> None:
     """A MemRNN with v_a = 0 and φ = identity, differentiated automatically."""
     torch.manual_seed(0)
     memory, T = MemRNN(3, 4, combine=combine).double(), 15

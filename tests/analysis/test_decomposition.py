@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def networks(draw: st.DrawFn, steps: int = 12) -> tuple[AttentiveRNN, Tensor]:
     """A random self-attentive RNN, with weights larger than a fresh one's, and a sequence."""
     torch.manual_seed(draw(st.integers(0, 2**31)))
     n, T = draw(st.integers(1, 8)), draw(st.integers(2, steps))
-    options = {
+    options: Any = {
         "combine": draw(st.sampled_from(["sum", "mean"])),
         "nonlinearity": draw(st.sampled_from(["tanh", "modrelu"])),
     }

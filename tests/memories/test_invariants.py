@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -461,6 +463,15 @@ def test_a_state_out_of_autocast_serves_without_it(name: str) -> None:
         _, state = memory.unroll(x, memory.initial_state(2))
     y, _ = memory.unroll(x, state)
     assert y.dtype == torch.float32 and y.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_transformed_call_leaves_nothing_behind(name: str) -> None:
+    memory = make_memory(name, FEATURES, HIDDEN)
+    torch.func.grad(lambda x: memory.unroll(x)[0].sum())(torch.randn(3, 2, FEATURES))
+    twin = copy.deepcopy(memory)
+    x = torch.randn(3, 2, FEATURES)
+    assert torch.equal(twin.unroll(x)[0], memory.unroll(x)[0])
 
 
 class Stack(Memory[tuple[Tensor]]):

@@ -82,20 +82,6 @@ def test_gradients_in_batches_are_refused_by_name(name: str) -> None:
 
 
 @every_kernel
-def test_the_starts_of_the_next_sequence_may_be_written_over_these(name: str) -> None:
-    memory = double(name)
-    x, state, starts = problem(memory, steps=9, rows=3, before=4, chance=0.2)
-    found = []
-    for reuse in (False, True):
-        buffer = starts.clone()
-        y, _ = memory.unroll(x, state, buffer)
-        if reuse:
-            buffer[:] = ~starts
-        found.append(torch.autograd.grad(y.square().sum(), [*memory.parameters()]))
-    assert all(map(torch.equal, *found))
-
-
-@every_kernel
 def test_a_replaced_method_is_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = double(name)
     x, state, starts = problem(memory, steps=3, rows=2, before=2, chance=0.2)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from relagent.memories import Memory, kernels, make_memory, map_state
+from relagent.memories import Memory, RelLSTM, kernels, make_memory, map_state
 from relagent.memories.kernels import native, unroll
 from tests.memories.equality import (
     ATTENTIVE,
@@ -381,3 +381,15 @@ def test_what_a_kernel_would_need_is_not_made_where_it_does_not_pay(
     y, _ = unroll.UNROLLS[type(memory)](backend, memory, x, state, starts)
     assert torch.equal(y, expected)
     assert len(made) == 2 * by_definition
+
+
+def test_two_threads_may_be_the_first_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = {"cpu": kernels._modules.get("cpu", "relagent.memories.kernels.cpu")}
+
+    def overtaken(module: str) -> None:
+        waiting.clear()  # by the other thread, between the question and the import
+
+    monkeypatch.setattr(kernels, "_modules", waiting)
+    monkeypatch.setattr(kernels, "import_module", overtaken)
+    kernels.select(RelLSTM, torch.zeros(1))
+    assert waiting == {}

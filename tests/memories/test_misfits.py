@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_a_state_that_does_not_fit_is_named(name: str, implementation: Implement
     wider = make_memory(name, FEATURES, 2 * HIDDEN, **SMALL.get(name, {})).double()
     misfits: list[Any] = [
         memory.initial_state(2),
-        None,
+        list(fits),
         fits[:-1],
         map_state(lambda field: field.unsqueeze(0), fits),
         map_state(lambda field: field.to(torch.complex128), fits),
@@ -102,7 +103,9 @@ def test_a_size_below_1_is_named(name: str, sizes: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", MEMORIES)
 def test_sizes_of_numpy_will_do(name: str) -> None:
     sizes: Any = (np.int64(3), np.int32(16))
-    memory = make_memory(name, *sizes)
+    options: Any = {"rel": {"nu": np.int64(2), "rho": np.int32(1)}, "sab": {"k_att": np.int8(2)}}
+    memory = make_memory(name, *sizes, **options.get(name, {}))
+    json.dumps([value for value in vars(memory).values() if isinstance(value, np.integer | int)])
     assert (memory.input_size, memory.hidden_size) == (3, 16)
     memory.unroll(torch.zeros(2, 1, 3), memory.initial_state(1))
 
@@ -122,6 +125,70 @@ def test_numbers_of_another_width_are_named(name: str, implementation: Implement
             half = map_state(lambda t: t.half() if t.is_floating_point() else t, state)
             with pytest.raises(MemoryInputError, match=r"torch.float64.* not .*torch.float16"):
                 memory.unroll(x, half)
+
+
+@every_memory
+@pytest.mark.parametrize("convert", [torch.clone, lambda starts: starts.numpy().copy()])
+def test_the_starts_of_the_next_sequence_may_be_written_over_these(
+    name: str, implementation: Implementation, convert: Any
+) -> None:
+    memory = make(name)
+    x, starts, _ = sequence(9, 3, seed=0, chance=0.2)
+    found = []
+    for reuse in (False, True):
+        buffer = convert(starts)
+        with implementation():
+            y, _ = memory.unroll(x, memory.initial_state(3), buffer)
+        if reuse:
+            buffer[:] = ~buffer
+        found.append(torch.autograd.grad(y.square().sum(), [*memory.parameters()]))
+    assert all(map(torch.equal, *found))
+
+
+@every_memory
+def test_no_state_is_an_empty_one(name: str, implementation: Implementation) -> None:
+    memory = make(name)
+    x, starts, _ = sequence(5, 3, seed=0)
+    with implementation():
+        y, _ = memory.unroll(x, episode_starts=starts)
+        expected, _ = memory.unroll(x, memory.initial_state(3), starts)
+        assert torch.equal(memory(x, None, starts)[0], expected)
+    assert torch.equal(y, expected)
+
+
+@every_memory
+def test_only_what_is_remembered_may_grow(name: str, implementation: Implementation) -> None:
+    memory = make(name)
+    x, state = sequence(2, 4, seed=0).x, memory.initial_state(4)
+    for field in state._fields:
+        part = getattr(state, field)
+        if field not in memory.growing and part.dim() > 1:
+            wider = torch.nn.functional.pad(part, (0, HIDDEN))
+            with implementation(), pytest.raises(MemoryInputError, match=f"^{field} in the state"):
+                memory.unroll(x, state._replace(**{field: wider}))
+
+
+def test_ages_need_a_sign() -> None:
+    memory = make("rel")
+    state = memory.initial_state(2)
+    with pytest.raises(MemoryInputError, match=r"integer.*not.*unsigned integer"):
+        memory.unroll(sequence(2, 2, seed=0).x, state._replace(ages=state.ages.to(torch.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("empty", "growing", "rule"),
+    [
+        (lambda batch: (torch.zeros(batch, 2),), (0,), r"\[1, 0, \.\.\], not \[1, 2\]"),
+        (lambda batch: (torch.zeros(batch, 2),), ("states",), "has no states"),
+    ],
+)
+def test_what_grows_begins_with_nothing(
+    empty: Any, growing: Any, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Odd, "growing", growing)
+    memory = Odd(empty)
+    with pytest.raises(MemoryOptionError, match=rule):
+        memory.unroll(torch.zeros(2, 3, FEATURES), memory.initial_state(3))
 
 
 @pytest.mark.parametrize("name", ["mem", "sab"])

@@ -62,9 +62,9 @@ def select(memory: type, x: Tensor) -> Kernel | None:
     if not enabled():
         return None
     device = x.device.type
-    if device in _modules:
+    if (module := _modules.get(device)) is not None:
         try:
-            _untraced(import_module)(_modules[device])
+            _untraced(import_module)(module)
         except ImportError as error:
             warnings.warn(
                 f"there are no fused kernels on {device} ({error}): memories run by their "

@@ -387,7 +387,7 @@ def unroll_sab(memory: SAB, x: Tensor, state: SABState, starts: Tensor) -> tuple
         h, c, states = (functional.pad(part, (0, extra)) for part in (h, c, states))
     hidden, context, c, history, time, occupied = _Sequence.apply(  # type: ignore[no-untyped-call]  # torch's
         Rule(memory.k_att, attention.k_top, memory.k_trunc),
-        starts.clone(memory_format=torch.contiguous_format),
+        starts.contiguous(),
         state.time,
         state.occupied,
         functional.linear(x, weights.input, weights.bias),

@@ -312,10 +312,9 @@ def _run(
     differentiable = (x, before.s, before.c, before.states, *parameters)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable):
         return _Sequence.apply(  # type: ignore[no-any-return,no-untyped-call]  # torch's
-            # The caller may write into its tensor of starts before the gradient is asked for.
             backend,
             plan,
-            starts.clone(),
+            starts,
             before.scores,
             before.ages,
             *differentiable,
