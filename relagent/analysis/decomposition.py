@@ -85,7 +85,7 @@ class Decomposition:
         """
         self._check(t, k)
         n = self.J.shape[-1]
-        xi = torch.zeros(k + 1, k + 1, n, n, dtype=self.J.dtype)  # [k', s, n, n]
+        xi = self.J.new_zeros(k + 1, k + 1, n, n)  # [k', s, n, n]
         for end in range(k + 1):
             xi[end, 0] = self.E(t, end)
             for j in range(end):
@@ -122,7 +122,7 @@ def decompose(memory: AttentiveRNN, x: Tensor) -> Decomposition:
         h, s, alpha = _forward(memory, x)
         T, n = h.shape
         before = torch.cat([torch.zeros_like(s[:1]), s[:-1]])  # s_{t-1}, with s_0 = 0
-        identity = torch.eye(n, dtype=h.dtype)
+        identity = torch.eye(n, dtype=h.dtype, device=h.device)
 
         # Remark 5: ∂e_{i,t}/∂h_i and ∂e_{i,t}/∂s_{t-1}, rows [T, T, n].
         attention = memory.attention
@@ -149,8 +149,8 @@ def decompose(memory: AttentiveRNN, x: Tensor) -> Decomposition:
 def _forward(memory: AttentiveRNN, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return h [T, n], s [T, n] and α [T, T] of one sequence."""
     one: Memory[Any] = memory
-    with added_to_output(memory.cell, torch.zeros((), dtype=x.dtype)) as hidden:
-        s, _, look = one.trace(x[:, None], one.initial_state(1))
+    with added_to_output(memory.cell, x.new_zeros(())) as hidden:
+        s, _, look = one.trace(x[:, None])
     return torch.stack(hidden)[:, 0], s[:, 0], alpha_matrix(look)
 
 

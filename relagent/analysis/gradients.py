@@ -24,6 +24,11 @@ class AnalysisInputError(RelagentError):
     """A request that the analysis cannot answer."""
 
 
+UNRELATED = (
+    "the loss is a constant of the outputs, it must be made of them: detach nothing on the way"
+)
+
+
 class Handles(NamedTuple):
     """An unrolled memory, with a handle on every hidden state."""
 
@@ -56,7 +61,6 @@ def unroll_with_handles(
         AnalysisInputError: the memory has no module ``cell``, and no field of its state is its
             output.
     """
-    state = memory.initial_state(x.shape[1]) if state is None else state
     state, starts = memory.check_sequence(x, state, episode_starts)
     handles = torch.zeros(*x.shape[:2], memory.hidden_size, device=x.device, dtype=x.dtype)
     handles.requires_grad_()
@@ -123,10 +127,11 @@ def jacobians(
         [T, B, H, H]; entry i, j is d s_T[i] / d h_t[j] (equation 6). Zero for t after ``step``.
 
     Raises:
+        MemoryInputError: the shapes do not fit.
         AnalysisInputError: the sequence has no such step.
     """
-    _check_step(step, len(x))
     run = unroll_with_handles(memory, x, episode_starts=episode_starts)
+    _check_step(step, len(x))
     rows = [_pull_back(run.outputs[step], row, run) for row in torch.eye(memory.hidden_size).to(x)]
     return torch.stack(rows, dim=2)
 
@@ -153,12 +158,13 @@ def jacobian_norms(
         [T, B].
 
     Raises:
+        MemoryInputError: the shapes do not fit.
         AnalysisInputError: ``probes`` is not positive, or the sequence has no such step.
     """
-    _check_step(step, len(x))
     if probes is not None and probes < 1:
         raise AnalysisInputError(f"probes={probes}: pass at least 1, or None for the exact norm")
     run = unroll_with_handles(memory, x, episode_starts=episode_starts)
+    _check_step(step, len(x))
     size = memory.hidden_size
     vectors = (
         torch.eye(size) if probes is None else torch.randint(0, 2, (probes, size)) * 2.0 - 1.0
@@ -190,10 +196,14 @@ def hidden_gradients(
         [T, B, H]; a row's gradients are of its own part of L.
 
     Raises:
-        AnalysisInputError: the loss is not a scalar, or hangs on nothing.
+        MemoryInputError: the shapes do not fit.
+        AnalysisInputError: the loss is not a scalar, or does not hang on the outputs.
     """
     run = unroll_with_handles(memory, x, state, episode_starts)
-    (gradient,) = torch.autograd.grad(scalar_loss(loss, run.outputs), run.handles)
+    value = scalar_loss(loss, run.outputs)
+    (gradient,) = torch.autograd.grad(value, run.handles, allow_unused=True)
+    if gradient is None:
+        raise AnalysisInputError(UNRELATED)
     return gradient
 
 
@@ -215,9 +225,7 @@ def scalar_loss(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor:
             "steps"
         )
     if not value.requires_grad:
-        raise AnalysisInputError(
-            "the loss is a constant, it must be made of the outputs: detach nothing on the way"
-        )
+        raise AnalysisInputError(UNRELATED)
     return value
 
 

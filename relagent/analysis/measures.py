@@ -23,7 +23,7 @@ def look_back(memory: Memory[Any], x: Tensor) -> Attention | None:
     """Return what a memory looked at along x [T, B, F]; ``None`` where it cannot tell."""
     try:
         with torch.no_grad():
-            return memory.trace(x, memory.initial_state(x.shape[1]))[2]
+            return memory.trace(x)[2]
     except MemoryOptionError:
         return None
 

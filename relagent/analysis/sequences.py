@@ -82,7 +82,7 @@ def take_sequences(loaded: LoadedModel, count: int) -> Sequences:
     with torch.no_grad():
         x = batch.x.double() if model.embedding is None else model.embedding(batch.x)
         taken = Sequences(model.memory, x, model.head, batch)
-        if not taken.loss(model.memory(x, model.memory.initial_state(x.shape[1]))[0]).isfinite():
+        if not taken.loss(model.memory(x)[0]).isfinite():
             raise AnalysisInputError(
                 f"after {loaded.updates:,} updates the model's loss is no finite number: training "
                 "diverged, and no gradient is left to look at; train a new run with a smaller "

@@ -154,6 +154,9 @@ def test_wrong_requests_are_refused() -> None:
         gradient_norms(memory, sequence(), lambda y: 1.0)  # type: ignore[arg-type, return-value]
     with pytest.raises(AnalysisInputError, match="is a constant"):
         gradient_norms(memory, sequence(), lambda y: y.detach().sum())
+    head = torch.nn.Linear(H, 1).double()
+    with pytest.raises(AnalysisInputError, match="is a constant"):
+        gradient_norms(memory, sequence(), lambda y: head(y.detach()).sum())
     for step in (T, -T - 1):
         with pytest.raises(AnalysisInputError, match=f"the sequence has {T} steps"):
             jacobians(memory, sequence(), step=step)
@@ -161,8 +164,10 @@ def test_wrong_requests_are_refused() -> None:
             jacobian_norms(memory, sequence(), step=step)
     with pytest.raises(AnalysisInputError, match="at least 1"):
         jacobian_norms(memory, sequence(), probes=0)
-    with pytest.raises(MemoryInputError):
-        jacobians(memory, sequence()[:, 0])
+    misfits: list[Any] = [sequence()[:, 0], sequence()[0, 0], sequence().tolist()]
+    for x in misfits:
+        with pytest.raises(MemoryInputError):
+            jacobians(memory, x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
