@@ -22,7 +22,7 @@ from relagent.envs.make import (
     check_reset,
     check_space,
     default_parts,
-    has_time_limit,
+    episode_limit,
     make_env,
     make_vec_env,
 )
@@ -92,8 +92,8 @@ __all__ = [
     "check_space",
     "default_parts",
     "detokenize",
+    "episode_limit",
     "evaluation_seeds",
-    "has_time_limit",
     "ladder_of",
     "make_env",
     "make_vec_env",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import gymnasium as gym
 import numpy as np
@@ -164,12 +164,14 @@ def check_reset(env_id: str, env: gym.Env[Any, Any]) -> None:
         raise UnknownEnvironmentError(f"{env_id} cannot begin an episode: {error}") from error
 
 
-def has_time_limit(env: gym.Env[Any, Any]) -> bool:
-    """Whether every episode ends by itself: MiniGrid worlds count steps, others are registered so.
+def episode_limit(env: gym.Env[Any, Any]) -> int | None:
+    """Return after how many steps every episode ends: MiniGrid counts, others are registered so.
 
-    Without, an agent that goes round in circles never comes to an end.
+    Where it is ``None``, an agent that goes round in circles never comes to an end.
     """
-    return _is_grid(env) or (env.spec is not None and env.spec.max_episode_steps is not None)
+    if _is_grid(env):
+        return int(cast(Any, env.unwrapped).max_steps)
+    return None if env.spec is None else env.spec.max_episode_steps
 
 
 def backend_of(venv: VecEnv) -> str:

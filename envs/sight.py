@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from relagent.errors import RelagentError
 
@@ -110,6 +112,16 @@ class ImpairedSightVecEnv(VecEnvWrapper):
                 image = _cut(last["image"], visible[env])
                 info["terminal_observation"] = {**last, "image": image}
             infos[env] = info
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        """As the environments say, but for ``Monitor``: whoever counts on its scores gets not all.
+
+        So stable-baselines3's ``evaluate_policy`` counts rewards itself.
+        """
+        wrapped = super().env_is_wrapped(wrapper_class, indices)
+        return [False] * len(wrapped) if issubclass(wrapper_class, Monitor) else wrapped
 
     @property
     def visible(self) -> Array:

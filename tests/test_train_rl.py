@@ -222,6 +222,22 @@ def test_what_changes_a_run_on_resuming_is_said(
     assert "simulated by another 1.0, saved with gymnasium" in capsys.readouterr().err
 
 
+def test_checkpoints_that_leave_episodes_no_room_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--env", "CartPole-v1", "--memory", "none", "--n-envs", "2", "--n-steps", "8"]
+    warning = (
+        "warning: in 16 steps from checkpoint to checkpoint there is no room for 4 episodes of"
+    )
+    for steps, warned in ((16, False), (32, True)):
+        run = tmp_path / str(steps)
+        given = ["--steps", str(steps), "--checkpoint-every", "16", "--run-dir", str(run)]
+        assert call(monkeypatch, *words, *given) == 0
+        errors = capsys.readouterr().err
+        assert (warning in errors) == warned
+    assert "500 steps in 2 worlds" in errors and "--checkpoint-every 4000 gives them" in errors
+
+
 def test_an_old_run_is_never_written_over(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from relagent.errors import did_you_mean
 from relagent.memories.base import (
     AnyState,
@@ -86,6 +88,12 @@ def make_memory(
         raise MemoryOptionError(f"memory {name!r} cannot be made: {error}") from error
 
 
+def check_memory(memory: str | type[Memory[Any]], **options: Any) -> None:
+    """Refuse what :func:`make_memory` would, without drawing any random number."""
+    with torch.random.fork_rng(devices=[]):
+        make_memory(memory, 1, 1, **options)
+
+
 __all__ = [
     "GORU",
     "GRU",
@@ -105,6 +113,7 @@ __all__ = [
     "OrthRNN",
     "RelLSTM",
     "RelRNN",
+    "check_memory",
     "detach_state",
     "make_memory",
     "make_state",

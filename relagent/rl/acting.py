@@ -92,6 +92,10 @@ class MemoryAlgorithm(OnPolicyAlgorithm):
         self._last_state: AnyState | None = None
 
     def _setup_model(self) -> None:
+        if not hasattr(self, "observation_space"):
+            raise ModelOptionError(
+                "there is no environment: pass one, its id, or a VecEnv, which say what is observed"
+            )
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self._check_policy_kwargs()
@@ -129,10 +133,21 @@ class MemoryAlgorithm(OnPolicyAlgorithm):
             )
         return self.policy_aliases[policy_name]
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        before = self._last_obs
-        result = super()._setup_learn(*args, **kwargs)
-        if self._last_obs is not before or self._last_state is None:
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+    ) -> tuple[int, BaseCallback]:
+        if self.env is None:
+            raise ModelOptionError(
+                "there is no environment to learn in: give one to load(path, env) or set_env(env)"
+            )
+        # The base class resets the environments in these cases alone.
+        begins = reset_num_timesteps or self._last_obs is None
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args)
+        if begins or self._last_state is None:
             self.begin_episodes(self._last_obs)
         return result
 

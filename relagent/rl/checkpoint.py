@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
@@ -269,12 +270,13 @@ def make_policy(state: dict[str, Any], device: str = "cpu") -> MemoryPolicy:
 
     arguments = model_arguments(state)
     policy_class = cast("type[MemoryPolicy]", MemoryPPO.policy_aliases[arguments["policy"]])
-    policy = policy_class(
-        space_of(state["observation_space"]),
-        space_of(state["action_space"]),
-        lambda _: 0.0,
-        **(arguments["policy_kwargs"] or {}),
-    ).to(device)
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
+        policy = policy_class(
+            space_of(state["observation_space"]),
+            space_of(state["action_space"]),
+            lambda _: 0.0,
+            **(arguments["policy_kwargs"] or {}),
+        ).to(device)
     _load_parameters(policy, state)
     if not all(parameter.isfinite().all() for parameter in policy.parameters()):
         raise ModelMismatchError(

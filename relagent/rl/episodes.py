@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from relagent.envs import evaluation_seeds, has_time_limit, make_env
+from relagent.envs import episode_limit, evaluation_seeds, make_env
 from relagent.envs.view import hasten_view
 from relagent.memories import kernels, take_rows
 from relagent.rl.choice import choose
@@ -72,7 +72,7 @@ class Row:
 
     def __init__(self, policy: MemoryPolicy, env_id: str, max_steps: int) -> None:
         self.env = make_env(env_id, parts_of(policy))
-        self._most = None if has_time_limit(self.env) else max_steps
+        self._most = max_steps if episode_limit(self.env) is None else None
 
     def start(self, episode: int, seed: int) -> None:
         """Begin an episode; its seed decides the layout and the choices."""

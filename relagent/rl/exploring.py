@@ -17,7 +17,7 @@ class ExploringStartsError(RelagentError):
 
 
 class ExploringStarts:
-    """Opens every second episode with 1 to ``most`` random actions, the number drawn uniformly.
+    """Opens an episode, with probability 1/2, with 1 to ``most`` random actions, drawn uniformly.
 
     An agent that is good at its small world is soon in few of its states only, and knows nothing
     of the others, nor of long histories; a larger world begins just there. Random openings (as in

@@ -57,7 +57,8 @@ class TrainingDivergedError(RelagentError):
 class MemoryPPO(MemoryAlgorithm):
     """PPO (Schulman et al. 2017) with any memory of the registry.
 
-    It takes the arguments of sb3-contrib's ``RecurrentPPO`` and is used the same way::
+    It takes the arguments of sb3-contrib's ``RecurrentPPO``, in the same order, and is used the
+    same way::
 
         model = MemoryPPO("RelLstmPolicy", env, policy_kwargs=dict(memory_kwargs=dict(nu=5, rho=5)))
         model.learn(500_000)
@@ -65,6 +66,10 @@ class MemoryPPO(MemoryAlgorithm):
 
     How it acts is in :class:`~relagent.rl.acting.MemoryAlgorithm`. Minibatches take whole
     environments, so gradients reach back through the whole rollout, and to its start exactly.
+
+    Different are the defaults of ``learning_rate``, ``batch_size``, ``n_epochs`` and ``ent_coef``;
+    advantages are normalised over the rollout, not over each minibatch; ``target_kl`` is looked at
+    after an epoch, not after a minibatch; the state that ``predict`` returns is batch first.
 
     Args:
         policy: ``"RelLstmPolicy"``, ``"MemLstmPolicy"``, ``"LstmPolicy"``, ``"GruPolicy"``,
@@ -83,11 +88,11 @@ class MemoryPPO(MemoryAlgorithm):
         ent_coef: weight of the entropy bonus.
         vf_coef: weight of the value loss.
         max_grad_norm: the gradient's norm is clipped to this.
-        exploring_starts: open every second episode with up to this many random actions, see
-            :class:`~relagent.rl.exploring.ExploringStarts`.
         target_kl: no further epoch when the approximate KL divergence, on average over an epoch's
             minibatches, passes 1.5 times this.
         policy_kwargs: options of the policy.
+        exploring_starts: open an episode, with probability 1/2, with up to this many random
+            actions, see :class:`~relagent.rl.exploring.ExploringStarts`.
 
     Raises:
         ModelOptionError: an impossible setting, or an unknown policy.
@@ -115,7 +120,6 @@ class MemoryPPO(MemoryAlgorithm):
         max_grad_norm: float = 0.5,
         use_sde: bool = False,
         sde_sample_freq: int = -1,
-        exploring_starts: int = 0,
         target_kl: float | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | Path | None = None,
@@ -124,11 +128,14 @@ class MemoryPPO(MemoryAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        *,
+        exploring_starts: int = 0,
     ) -> None:
         counts: dict[str, Any] = {
             "n_steps": n_steps,
             "batch_size": batch_size,
             "n_epochs": n_epochs,
+            "stats_window_size": stats_window_size,
         }
         for name, value in counts.items():
             if not isinstance(value, Integral) or value < 1:
@@ -148,12 +155,13 @@ class MemoryPPO(MemoryAlgorithm):
                 which = f"{least} to {most}" if least > -math.inf else "a number"
                 raise ModelOptionError(f"{name}={number!r} cannot work: use {which}")
         limits: dict[str, Any] = {
+            "learning_rate": learning_rate,
             "clip_range": clip_range,
             "clip_range_vf": clip_range_vf,
             "target_kl": target_kl,
         }
         for name, limit in limits.items():
-            left_out = limit is None and name != "clip_range"
+            left_out = limit is None and name in ("clip_range_vf", "target_kl")
             schedule = callable(limit) and name != "target_kl"
             if left_out or schedule:
                 continue

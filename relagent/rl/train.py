@@ -29,11 +29,12 @@ from relagent.envs import (
     UnsupportedSpaceError,
     backend_of,
     check_parts,
+    episode_limit,
     make_env,
     make_vec_env,
 )
 from relagent.envs.make import Backend
-from relagent.memories import MEMORIES, make_memory
+from relagent.memories import MEMORIES, check_memory
 from relagent.memories.attention import AttentiveMemory, Combine
 from relagent.memories.base import Memory
 from relagent.memories.relevancy import RelevancyMemory
@@ -81,15 +82,16 @@ class TrainConfig(Config):
     clip_range: float = option(0.2, "Clip range of the policy's ratio.")
     normalize_advantage: bool = option(
         False,
-        "Scale each rollout's advantages to deviation 1; without, the entropy bonus keeps its "
-        "weight when there is little left to win.",
+        "Scale each rollout's advantages to mean 0 and deviation 1; without, the entropy bonus "
+        "keeps its weight when there is little left to win.",
     )
     ent_coef: float = option(0.006, "Weight of the entropy bonus.")
     vf_coef: float = option(0.5, "Weight of the value loss.")
     max_grad_norm: float = option(0.5, "The gradient's norm is clipped to this.")
     exploring_starts: int = option(
         64,
-        "Open every second training episode in a grid world with up to this many random actions.",
+        "Open a training episode in a grid world, with probability 1/2, with up to this many "
+        "random actions.",
     )
     short_sight: float = option(
         0.5,
@@ -110,8 +112,8 @@ class TrainConfig(Config):
     backend: Backend = option("auto", "What simulates the worlds.")
     checkpoint_every: int = option(
         250_000,
-        "Environment steps between two checkpoints. All worlds start new episodes at each: leave "
-        "room for many episodes in between.",
+        "Environment steps between two checkpoints. All worlds start new episodes at each, and the "
+        "ones that were running count in no score: leave room for many episodes in between.",
     )
     device: str = option(
         "cpu",
@@ -151,8 +153,7 @@ class TrainConfig(Config):
                 raise ConfigError(name, getattr(self, name), "it must be between 0 and 1")
         if self.parts is not None and "image" not in check_parts(self.parts):
             raise ConfigError("parts", self.parts, "image must be among them")
-        # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
-        make_memory(self.memory, 1, 1, **self.memory_options)
+        check_memory(self.memory, **self.memory_options)  # says at once what would be said later
 
     @property
     def memory_options(self) -> dict[str, Any]:
@@ -210,8 +211,29 @@ def train(
     where = provenance(device=str(model.device), backend=backend_of(worlds))
     path = path or default_run_path(config.env, config.memory, config.seed)
     with RunDirectory.create(path, config, where) as run:
+        _note_short_intervals(config)
         _begin_worlds(model, worlds, config.seed)
         return _learn(config, model, worlds, run, stop)
+
+
+SHORTEST_INTERVAL = 4
+"""Longest episodes that should fit between two checkpoints."""
+
+
+def _note_short_intervals(config: TrainConfig) -> None:
+    """Tell where checkpoints cut off so many episodes that the scores of the others mislead."""
+    world = make_env(config.env)
+    world.close()
+    limit = episode_limit(world)
+    least = SHORTEST_INTERVAL * config.n_envs * (limit or 0)
+    if config.checkpoint_every < min(least, config.steps):
+        print(
+            f"warning: in {config.checkpoint_every:,} steps from checkpoint to checkpoint there is "
+            f"no room for {SHORTEST_INTERVAL} episodes of {limit} steps in {config.n_envs} worlds: "
+            "long ones are cut off and count in no score, so that the logged scores are too good; "
+            f"--checkpoint-every {least} gives them room",
+            file=sys.stderr,
+        )
 
 
 def resume(

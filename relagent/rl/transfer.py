@@ -25,8 +25,8 @@ from rich.progress import (
 
 from relagent.envs import (
     canonical_id,
+    episode_limit,
     evaluation_seeds,
-    has_time_limit,
     ladder_of,
     make_env,
     pair_of,
@@ -272,7 +272,7 @@ def worlds_of(group: Group, config: TransferConfig, notes: list[str]) -> tuple[s
 def _has_time_limit(env_id: str) -> bool:
     env = make_env(env_id)
     env.close()
-    return has_time_limit(env)
+    return episode_limit(env) is not None
 
 
 def _folder(runs: Sequence[Path], config: TransferConfig) -> Path:

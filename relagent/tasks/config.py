@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
-from relagent.memories import MEMORIES, make_memory
+from relagent.memories import MEMORIES, check_memory
 from relagent.memories.attention import AttentiveMemory, Combine
 from relagent.memories.base import Memory
 from relagent.memories.full import MemRNN
@@ -80,8 +80,7 @@ class TaskConfig(Config):
                 raise ConfigError(name, value, f"{self.memory} needs one")
             if name not in taken and value is not None:
                 raise ConfigError(name, value, f"{self.memory} takes none: leave it out")
-        # Made and thrown away: an unknown memory or an impossible ν or ρ is said at once.
-        make_memory(self.memory, 1, 1, **self.memory_options)
+        check_memory(self.memory, **self.memory_options)  # says at once what would be said later
         MEMORIES[self.memory].check_hidden_size(self.hidden_size)
 
     @property

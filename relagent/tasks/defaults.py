@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from relagent.memories import MEMORIES, make_memory
+from relagent.memories import MEMORIES, check_memory
 from relagent.tasks.config import OPTIONS, TaskConfig, options_of
 from relagent.tasks.copy import CopyConfig
 from relagent.tasks.denoise import DenoiseConfig
@@ -116,7 +116,7 @@ def default_config(task: str, memory: str, **settings: Any) -> TaskConfig:
         ConfigError: a setting that cannot work.
     """
     if memory not in MEMORIES:
-        make_memory(memory, 1, 1)  # says so, and what is known
+        check_memory(memory)  # says so, and what is known
     row_of = memory
     while row_of not in TABLES[task]:
         row_of = LIKE.get(row_of, "lstm")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from relagent.rl.exploring import ExploringStarts, ExploringStartsError
 
@@ -77,6 +79,37 @@ def test_the_world_gets_the_opening_and_only_other_episodes_are_counted() -> Non
     assert 0.1 < torch.cat(owned).float().mean() < 0.9
     assert 0 < counted < episodes
     assert model.ep_info_buffer is not None and len(model.ep_info_buffer) == counted
+
+
+class OwnBuffer(VecEnvWrapper):
+    """Returns one and the same array from every reset."""
+
+    def reset(self) -> VecEnvObs:
+        observations: Any = self.venv.reset()
+        self.buffer = getattr(self, "buffer", observations)
+        self.buffer[:] = observations
+        return cast(VecEnvObs, self.buffer)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        return self.venv.step_wait()
+
+
+def test_every_reset_begins_new_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(OwnBuffer(world("box")), "rel")
+    begun: list[Any] = []
+    begin = model.begin_episodes
+
+    def counted(observations: Any) -> None:
+        begun.append(observations)
+        begin(observations)
+
+    monkeypatch.setattr(model, "begin_episodes", counted)
+    model.learn(48)
+    model.learn(48, reset_num_timesteps=False)
+    assert len(begun) == 1
+    model._last_obs = cast(OwnBuffer, model.env).buffer  # as after a reset alone
+    model.learn(48)
+    assert len(begun) == 2
 
 
 def test_nothing_is_learned_from_an_opening() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from minigrid.wrappers import ImgObsWrapper
+from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -53,6 +56,10 @@ def test_rewards_may_be_whole_numbers() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("learning_rate", -1.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "a"),
+        ("stats_window_size", 0),
         ("gamma", 2),
         ("gae_lambda", "0.9"),
         ("gae_lambda", -0.1),
@@ -70,6 +77,21 @@ def test_rewards_may_be_whole_numbers() -> None:
 def test_impossible_shares_are_refused(name: str, value: object) -> None:
     with pytest.raises(ModelOptionError, match=f"^{name}={value!r} cannot work: use"):
         small_model(toys(), "rel", False, 0, **{name: value})
+
+
+def test_there_must_be_an_environment(tmp_path: Path) -> None:
+    nowhere: Any = None
+    with pytest.raises(ModelOptionError, match="there is no environment: pass one"):
+        MemoryPPO("RelLstmPolicy", nowhere)
+    small_model(toys()).save(tmp_path / "model")
+    model = MemoryPPO.load(tmp_path / "model")
+    with pytest.raises(ModelOptionError, match=r"no environment to learn in.*load\(path, env\)"):
+        model.learn(48)
+
+
+def test_arguments_stand_in_the_order_of_recurrent_ppo() -> None:
+    theirs = list(inspect.signature(RecurrentPPO).parameters)
+    assert list(inspect.signature(MemoryPPO).parameters)[: len(theirs)] == theirs
 
 
 @pytest.mark.parametrize(

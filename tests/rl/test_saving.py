@@ -254,7 +254,9 @@ def test_training_does_not_go_on_from_a_policy_alone(tmp_path: Path) -> None:
     for call in (lambda: MemoryPPO.load(tmp_path / "run", worlds), lambda: resume(run.path)):
         with pytest.raises(ModelMismatchError, match="this is a policy to be played"):
             call()
+    torch_state = torch.get_rng_state()
     assert load_policy(tmp_path / "run").steps == 5
+    assert torch.equal(torch.get_rng_state(), torch_state)
     assert (tmp_path / "run" / "provenance.json").read_bytes() == made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -162,6 +162,15 @@ def test_impaired_sight_in_subprocesses() -> None:
         assert ends == 2
     finally:
         env.close()
+
+
+def test_evaluation_with_impaired_sight_comes_to_an_end() -> None:
+    impaired = ImpairedSightVecEnv(world("grid", 3), Impairments(short_sight=1.0))
+    model = small_model(world("grid"))
+    returns, lengths = evaluate_policy(
+        model, impaired, n_eval_episodes=7, return_episode_rewards=True, warn=False
+    )
+    assert len(cast("list[float]", returns)) == len(cast("list[int]", lengths)) == 7
 
 
 def test_pendulum() -> None:
