@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from relagent.errors import RelagentError
-
-RESAMPLES = 10_000
-LEVEL = 0.95
+from relagent.rl.report import LEVEL, RESAMPLES
 
 Array = np.ndarray[Any, Any]
 

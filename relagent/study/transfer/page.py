@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from relagent.study.transfer.aggregate import RESAMPLES
+from relagent.rl.report import RESAMPLES
 from relagent.study.transfer.protocol import NAMES, load_protocol
 from relagent.study.transfer.results import RunResult
 from relagent.study.transfer.tables import (
@@ -48,8 +48,8 @@ Beside those faults, these things differ from the paper in both protocols:
 - The value of an episode's last observation is added where the time limit cut it off.
 - Training worlds may be EnvPool's (see below), which are tested to equal minigrid's; all scores are
   made on minigrid itself, with seeds that no training run uses. The smallest worlds have few
-  layouts (of 4,000 seeds, 48 in DoorKey-5x5, 16 in MemoryS7, 40 in MemoryS13): 200 episodes play
-  each several times, and in a world that was trained in none is new.
+  layouts (of 4,000 seeds, 48 in DoorKey-5x5, 16 in MemoryS7, 40 in MemoryS13): the episodes of a
+  score play each several times, and in a world that was trained in none is new.
 - The macro-state, `combine` above, is h + c (sum) in the paper's equations and (h + c) / 2 (mean)
   in its authors' code.
 

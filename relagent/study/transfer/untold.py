@@ -60,5 +60,5 @@ def _next_to_both(side: int, diagonal: bool) -> float:
         return {(i, j) for i, j in near if 0 < abs(i - x) + abs(j - y) <= reach}.intersection(cells)
 
     pairs = list(permutations(cells, 2))
-    shared = [(neighbours(*one) & neighbours(*other)) - {one, other} for one, other in pairs]
+    shared = [neighbours(*one) & neighbours(*other) for one, other in pairs]
     return sum(map(bool, shared)) / len(pairs)
