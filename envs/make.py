@@ -167,7 +167,8 @@ def check_reset(env_id: str, env: gym.Env[Any, Any]) -> None:
 def episode_limit(env: gym.Env[Any, Any]) -> int | None:
     """Return after how many steps every episode ends: MiniGrid counts, others are registered so.
 
-    Where it is ``None``, an agent that goes round in circles never comes to an end.
+    BabyAI's worlds know it once they were reset, and say 0 before. Where it is ``None``, an agent
+    that goes round in circles never comes to an end.
     """
     if _is_grid(env):
         return int(cast(Any, env.unwrapped).max_steps)

@@ -223,8 +223,9 @@ SHORTEST_INTERVAL = 4
 def _note_short_intervals(config: TrainConfig) -> None:
     """Tell where checkpoints cut off so many episodes that the scores of the others mislead."""
     world = make_env(config.env)
-    world.close()
+    world.reset(seed=config.seed)
     limit = episode_limit(world)
+    world.close()
     least = SHORTEST_INTERVAL * config.n_envs * (limit or 0)
     if config.checkpoint_every < min(least, config.steps):
         print(

@@ -40,7 +40,7 @@ class Row(NamedTuple):
 # Chosen for all tasks: the learning rate of the rotation where tables 6 and 7 name only one (a
 # tenth, as tables 8 and 9 have it), Adam where tables 8 and 9 name no optimiser for the LSTM (as
 # tables 6 and 7 do), table 7's line for GORU where the others leave it empty, and RelLSTM's own
-# but on PTB, as it is slow with RelRNN's (docs/rellstm_learning_rate.md).
+# but on PTB, as it is slow with RelRNN's (docs/learning_rates.md).
 TABLES: dict[str, dict[str, Row]] = {
     "copy": {  # table 6
         "orth-rnn": Row(2e-4, "rmsprop", "modrelu"),
@@ -125,7 +125,7 @@ def default_config(task: str, memory: str, **settings: Any) -> TaskConfig:
     values: dict[str, Any] = row._asdict()
     # Chosen: the appendix's sum, but the mean of the authors' code where a sum grows from step to
     # step: the states of cells without a bound (RelRNN with modReLU diverged on denoise), and
-    # RelLSTM's gradient over MNIST's 784 single pixels (docs/rellstm_learning_rate.md).
+    # RelLSTM's gradient over MNIST's 784 single pixels (docs/learning_rates.md).
     unbounded = memory not in GATED and settings.get("nonlinearity", row.nonlinearity) != "tanh"
     single_pixels = task == "mnist" and settings.get("group", MNISTConfig.group) == 1
     values["combine"] = "mean" if unbounded or single_pixels else "sum"

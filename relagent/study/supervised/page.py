@@ -91,7 +91,7 @@ Where a run was given no other settings:
   RelRNN's loss has spikes, and may diverge.
 - The paper gives learning rate, optimiser, nonlinearity and ν, ρ of orth-RNN, expRNN, LSTM, GORU
   and RelRNN (its tables 6 to 9). Chosen here: RelLSTM and MemLSTM take Adam and 0.001
-  ([why](../../docs/rellstm_learning_rate.md)), on PTB RelRNN's line, as MemRNN does
+  ([why](../../docs/learning_rates.md)), on PTB RelRNN's line, as MemRNN does
   everywhere; SAB takes the LSTM's; GORU, which table 7 (denoise) alone has, that line on all tasks;
   where a table names one learning rate for expRNN, that of its
   rotation is a tenth; where it names no optimiser for the LSTM, Adam.
