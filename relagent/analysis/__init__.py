@@ -21,9 +21,10 @@ The theory, exactly:
 
 The figures, ``python -m relagent.analysis.figures``:
 
-- :mod:`~relagent.analysis.figures`: one command each; :mod:`~relagent.analysis.trained_figures`
-  draws those of the models that :mod:`~relagent.analysis.trained` trains and
-  :mod:`~relagent.analysis.kept` remembers.
+- :mod:`~relagent.analysis.figures`: one command each.
+- :mod:`~relagent.analysis.theorem_figures`: those of the theory;
+  :mod:`~relagent.analysis.trained_figures`: those of the models that
+  :mod:`~relagent.analysis.trained` trains and :mod:`~relagent.analysis.kept` remembers.
 
 Equation numbers are those of the appendix; ``docs/appendix_misprints.md`` lists where it had to be
 corrected, and why.

@@ -5,7 +5,8 @@
   memories.
 - :mod:`~relagent.study.transfer.task`: the cells of the grid and their order.
 - :mod:`~relagent.study.transfer.run`: one cell: train, play, write one result file.
-- :mod:`~relagent.study.transfer.results`: that file.
+- :mod:`~relagent.study.transfer.results`: that file; :mod:`~relagent.study.transfer.keep`: the
+  policy beside it.
 - :mod:`~relagent.study.transfer.aggregate`: interquartile mean, performance profile, probability
   of improvement.
 - :mod:`~relagent.study.transfer.untold`: the most that an agent can earn that is not told its goal.
