@@ -123,11 +123,13 @@ class View:
 
     def beside_the_grid(self) -> dict[str, list[str]]:
         """What the paper has, the default grid does not plan, and no run has: form -> memories."""
+        if self.study != "copy":
+            return {}
         cells: dict[str, list[str]] = {}
-        for memory, reported in PAPER_COPY.items() if self.study == "copy" else ():
-            for T in reported:
-                if (T, memory) not in GRIDS[self.study].cells and not self.runs(f"T{T}", memory):
-                    cells.setdefault(f"T{T}", []).append(memory)
+        reported = ((T, memory) for memory, found in PAPER_COPY.items() for T in found)
+        for T, memory in sorted(reported):
+            if (T, memory) not in GRIDS["copy"].cells and not self.runs(f"T{T}", memory):
+                cells.setdefault(f"T{T}", []).append(memory)
         return cells
 
     def _cells(self, wanted: Callable[[list[SupervisedResult]], bool]) -> dict[str, list[str]]:
