@@ -88,6 +88,14 @@ def test_the_page_names_commands_that_make_all_of_it(folder: Path) -> None:
     assert beside.count("python -m relagent.tasks copy") == 2  # a second seed, an unplanned delay
 
 
+def test_the_page_names_what_the_paper_has_beside_the_grid(tmp_path: Path) -> None:
+    write(tmp_path, synthetic("copy", "mem-rnn", T=1000))
+    write_report(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    told = page.split("In the paper's Table 5, and beside the grid:")[1].split("##")[0]
+    assert told.split("\n- ")[1:3] == ["T = 500: MemRNN, SAB.", "T = 1,000: SAB."]
+
+
 def test_the_page_names_what_was_not_run_and_what_not_to_the_end(tmp_path: Path) -> None:
     def missing(*results: SupervisedResult) -> str:
         for result in results:
