@@ -373,7 +373,7 @@ def run(
         backend: computes it.
         plan: what to compute.
         x: [T, B, F].
-        starts: [T, B] bool.
+        starts: [T, B] bool; kept for the gradient, so nobody may write into it.
         before: the incoming state.
         parameters: of the memory.
 
