@@ -163,9 +163,10 @@ def _tile_code(
 def _panel(vectors: int) -> Callable[..., None]:
     """Return the product with one panel of w, ``vectors`` wide, in tiles of 4 rows.
 
-    Fewer than 4 rows cannot keep the multipliers busy: the last 6 or 7 begin with a tile of 6.
+    Fewer rows cannot keep the multipliers busy: 4 take no longer than 1 or 2. So the last 6 or
+    fewer are one tile.
     """
-    six, four, two, one = (_tile(rows, vectors) for rows in (6, 4, 2, 1))
+    one, two, three, four, five, six = (_tile(rows, vectors) for rows in range(1, 7))
 
     @jit
     def panel(
@@ -175,23 +176,22 @@ def _panel(vectors: int) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         depth = w.shape[1]
         out_at += column
-        r = 0
-        while rows - r >= 4 and not 6 <= rows - r <= 7:
+        while rows > 6:
             four(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
             out_at += 4 * out_stride
             a_at += 4 * a_stride
-            r += 4
-        if rows - r >= 6:
+            rows -= 4
+        if rows == 6:
             six(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
-            out_at += 6 * out_stride
-            a_at += 6 * a_stride
-            r += 6
-        if rows - r >= 2:
+        elif rows == 5:
+            five(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
+        elif rows == 4:
+            four(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
+        elif rows == 3:
+            three(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
+        elif rows == 2:
             two(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
-            out_at += 2 * out_stride
-            a_at += 2 * a_stride
-            r += 2
-        if r < rows:
+        elif rows == 1:
             one(out, out_at, out_stride, a, a_at, a_stride, w, column, depth)
 
     return panel
