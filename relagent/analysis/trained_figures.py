@@ -34,7 +34,7 @@ from relagent.analysis.trained import (
 from relagent.memories.attention import Combine
 from relagent.picture import COLOURS
 from relagent.runs.config import ConfigError, option
-from relagent.tasks.config import Nonlinearity, TaskConfig, options_of
+from relagent.tasks.config import Nonlinearity, TaskConfig, settings_of
 from relagent.tasks.run import LoadedModel
 
 
@@ -166,7 +166,7 @@ class MemoriesConfig(TrainedConfig):
     def model(self, memory: str, seed: int) -> TaskConfig:
         """Return the settings of one model."""
         options: dict[str, Any] = {"nu": self.nu, "rho": self.rho, "combine": self.combine}
-        taken = options_of(memory)
+        taken = settings_of(memory)
         own = {name: v for name, v in options.items() if name in taken and v is not None}
         return self.settings(self.task, memory, seed, **own)
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -88,6 +89,24 @@ def make_memory(
         raise MemoryOptionError(f"memory {name!r} cannot be made: {error}") from error
 
 
+def options_of(memory: str | type[Memory[Any]]) -> set[str]:
+    """Return the names of the options that a memory takes beside its sizes; of an unknown one none.
+
+    They are its constructor's arguments; what that passes on, by ``**``, its base class takes.
+    """
+    kind: Any = MEMORIES.get(memory, Memory) if isinstance(memory, str) else memory
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        arguments = inspect.signature(base.__init__).parameters
+        passed_on = {name for name, given in arguments.items() if given.kind is given.VAR_KEYWORD}
+        names |= arguments.keys() - passed_on
+        if not passed_on:
+            break
+    return names - {"self", "input_size", "hidden_size"}
+
+
 def check_memory(memory: str | type[Memory[Any]], **options: Any) -> None:
     """Refuse what :func:`make_memory` would, without drawing any random number."""
     with torch.random.fork_rng(devices=[]):
@@ -118,5 +137,6 @@ __all__ = [
     "make_memory",
     "make_state",
     "map_state",
+    "options_of",
     "take_rows",
 ]

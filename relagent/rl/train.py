@@ -34,10 +34,8 @@ from relagent.envs import (
     make_vec_env,
 )
 from relagent.envs.make import Backend
-from relagent.memories import MEMORIES, check_memory
-from relagent.memories.attention import AttentiveMemory, Combine
-from relagent.memories.base import Memory
-from relagent.memories.relevancy import RelevancyMemory
+from relagent.memories import MEMORIES, check_memory, options_of
+from relagent.memories.attention import Combine
 from relagent.rl.callbacks import AttentionCallback, CheckpointCallback, ProgressCallback
 from relagent.rl.checkpoint import model_state, read_training, restore_model
 from relagent.rl.encoder import is_grid_space
@@ -158,13 +156,8 @@ class TrainConfig(Config):
     @property
     def memory_options(self) -> dict[str, Any]:
         """The options that the chosen memory takes."""
-        kind = MEMORIES.get(self.memory, Memory)
-        options: dict[str, Any] = {}
-        if issubclass(kind, AttentiveMemory):
-            options["combine"] = self.combine
-        if issubclass(kind, RelevancyMemory):
-            options |= {"nu": self.nu, "rho": self.rho}
-        return options
+        taken = options_of(self.memory)
+        return {name: getattr(self, name) for name in MEMORY_OPTIONS if name in taken}
 
     def check_effect(self, given: Mapping[str, Any]) -> None:
         """Refuse what was asked for and would change nothing.
@@ -175,7 +168,7 @@ class TrainConfig(Config):
         Raises:
             ConfigError: memory or world have no such option, or a minibatch would be larger.
         """
-        for name in ("combine", "nu", "rho"):
+        for name in MEMORY_OPTIONS:
             if name in given and name not in self.memory_options:
                 raise ConfigError(name, given[name], f"{self.memory} takes none: leave it out")
         if "batch_size" in given and self.batch_size < self.n_steps:
@@ -189,6 +182,10 @@ class TrainConfig(Config):
             if not is_grid_space(world.observation_space):
                 rule = f"{self.env} is no grid world: leave it out"
                 raise ConfigError(asked[0], given[asked[0]], rule)
+
+
+MEMORY_OPTIONS = ("combine", "nu", "rho")
+"""Settings that a memory is made with, if it takes them."""
 
 
 def train(

@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
-from relagent.memories import MEMORIES, check_memory
-from relagent.memories.attention import AttentiveMemory, Combine
-from relagent.memories.base import Memory
-from relagent.memories.full import MemRNN
-from relagent.memories.orthogonal import ExpRNN
-from relagent.memories.relevancy import RelevancyMemory, RelRNN
-from relagent.memories.rnn import RNN
+from relagent.memories import MEMORIES, ExpRNN, Memory, check_memory, options_of
+from relagent.memories.attention import Combine
 from relagent.runs.config import Config, ConfigError, check_seed, check_threads, option
 from relagent.tasks.base import DatasetTask, Task
 
@@ -73,7 +68,7 @@ class TaskConfig(Config):
         for name in ("learning_rate", "orthogonal_learning_rate", "max_grad_norm"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ConfigError(name, getattr(self, name), "it must be more than 0")
-        taken = options_of(self.memory)
+        taken = settings_of(self.memory)
         for name in OPTIONS if self.memory in MEMORIES else ():
             value = getattr(self, name)
             if name in taken and value is None:
@@ -113,17 +108,10 @@ OPTIONS = (*MEMORY_OPTIONS, "orthogonal_learning_rate")
 """Settings that only some memories have a use for."""
 
 
-def options_of(memory: str) -> set[str]:
+def settings_of(memory: str) -> set[str]:
     """Return those of :data:`OPTIONS` that a memory takes; of an unknown name none."""
-    kind = MEMORIES.get(memory, Memory)
-    options = set()
-    if issubclass(kind, RNN | MemRNN | RelRNN):
-        options.add("nonlinearity")
-    if issubclass(kind, RelevancyMemory):
-        options |= {"nu", "rho"}
-    if issubclass(kind, AttentiveMemory):
-        options.add("combine")
-    if issubclass(kind, ExpRNN):
+    options = options_of(memory) & set(MEMORY_OPTIONS)
+    if issubclass(MEMORIES.get(memory, Memory), ExpRNN):
         options.add("orthogonal_learning_rate")
     return options
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from relagent.memories import MEMORIES, check_memory
-from relagent.tasks.config import OPTIONS, TaskConfig, options_of
+from relagent.tasks.config import OPTIONS, TaskConfig, settings_of
 from relagent.tasks.copy import CopyConfig
 from relagent.tasks.denoise import DenoiseConfig
 from relagent.tasks.mnist import MNISTConfig
@@ -121,7 +121,7 @@ def default_config(task: str, memory: str, **settings: Any) -> TaskConfig:
     while row_of not in TABLES[task]:
         row_of = LIKE.get(row_of, "lstm")
     row = TABLES[task][row_of]
-    taken = options_of(memory)
+    taken = settings_of(memory)
     values: dict[str, Any] = row._asdict()
     # Chosen: the appendix's sum, but the mean of the authors' code where a sum grows from step to
     # step: the states of cells without a bound (RelRNN with modReLU diverged on denoise), and

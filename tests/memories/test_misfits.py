@@ -15,8 +15,10 @@ from relagent.memories import (
     Memory,
     MemoryInputError,
     MemoryOptionError,
+    RelLSTM,
     make_memory,
     map_state,
+    options_of,
 )
 
 from .helpers import FEATURES, HIDDEN, SMALL, Implementation, make, over, sequence, used_state
@@ -262,3 +264,24 @@ def test_a_class_of_memories_is_made_like_a_registered_one() -> None:
     assert isinstance(make_memory(MEMORIES["lstm"], FEATURES, HIDDEN), MEMORIES["lstm"])
     with pytest.raises(MemoryOptionError, match=r"memory 'LSTM' cannot be made: .*decay"):
         make_memory(MEMORIES["lstm"], FEATURES, HIDDEN, decay=0.9)
+
+
+def test_a_memorys_options_are_its_constructors_and_those_it_passes_on() -> None:
+    class Own(RelLSTM):
+        """Has an option more than RelLSTM."""
+
+        def __init__(
+            self, input_size: int, hidden_size: int, *, decay: float, **options: Any
+        ) -> None:
+            super().__init__(input_size, hidden_size, **options)
+
+    class Closed(RelLSTM):
+        """Leaves nothing of RelLSTM's to choose."""
+
+        def __init__(self, input_size: int, hidden_size: int, decay: int = 9) -> None:
+            super().__init__(input_size, hidden_size)
+
+    assert options_of("rel") == options_of(RelLSTM) == {"nu", "rho", "combine"}
+    assert options_of("lstm") == options_of("unheard-of") == set()
+    assert options_of(Own) == {"decay", "nu", "rho", "combine"}
+    assert options_of(Closed) == {"decay"}

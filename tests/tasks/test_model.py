@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relagent.memories import LSTM, MEMORIES, MemoryOptionError, make_memory
+from relagent.rl.train import TrainConfig
 from relagent.runs.config import ConfigError
 from relagent.tasks.base import Batch, Score, count_correct, cross_entropy
-from relagent.tasks.config import OPTIONS, options_of
+from relagent.tasks.config import OPTIONS, settings_of
 from relagent.tasks.copy import Copy
 from relagent.tasks.defaults import TASKS, default_config
 from relagent.tasks.model import (
@@ -98,7 +99,7 @@ def test_orthogonality_is_measured() -> None:
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_every_pair_has_settings(task: str, memory: str) -> None:
     config = default_config(task, memory)
-    taken = options_of(memory)
+    taken = settings_of(memory)
     assert {name for name in OPTIONS if getattr(config, name) is not None} == taken
     made = make_memory(memory, 3, 4, **config.memory_options)
     if "nu" in taken:
@@ -159,6 +160,20 @@ def test_a_memory_of_ones_own_starts_from_the_lstms_line(
     monkeypatch.setitem(MEMORIES, "own", Own)
     own, lstm = default_config(task, "own"), default_config(task, "lstm")
     assert (own.learning_rate, own.optimizer) == (lstm.learning_rate, lstm.optimizer)
+
+
+def test_a_memory_of_ones_own_has_the_settings_that_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Own(LSTM):
+        """Would remember some states."""
+
+        def __init__(self, input_size: int, hidden_size: int, *, nu: int) -> None:
+            super().__init__(input_size, hidden_size)
+
+    monkeypatch.setitem(MEMORIES, "own", Own)
+    assert default_config("copy", "own", nu=3).memory_options == {"nu": 3}
+    assert TrainConfig(env="any", memory="own", nu=3, rho=4).memory_options == {"nu": 3}
 
 
 @pytest.mark.parametrize(

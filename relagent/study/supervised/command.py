@@ -15,7 +15,7 @@ from relagent.runs.files import writing
 from relagent.study.command import add_folders, add_results, add_runner, do_grid
 from relagent.study.supervised.grid import GRIDS, GridError, chosen_cells
 from relagent.study.supervised.task import SupervisedTask, in_order
-from relagent.tasks.config import OPTIONS, GeneratedConfig, TaskConfig, options_of
+from relagent.tasks.config import OPTIONS, GeneratedConfig, TaskConfig, settings_of
 from relagent.tasks.defaults import TASKS, default_config
 
 
@@ -86,7 +86,7 @@ def grid_command(arguments: argparse.Namespace) -> int:
     given |= {"updates" if "updates" in names else "epochs": arguments.budget, "threads": 1}
     cells = chosen_cells(study, arguments.memories, arguments.delays)
     for name in given:
-        if name in OPTIONS and not any(name in options_of(memory) for _, memory in cells):
+        if name in OPTIONS and not any(name in settings_of(memory) for _, memory in cells):
             raise GridError(f"none of these memories has --{name}: leave it out")
     tasks = []
     for T, memory in cells:

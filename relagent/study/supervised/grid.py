@@ -8,7 +8,7 @@ from typing import Any
 
 from relagent.memories import MEMORIES, MemoryOptionError
 from relagent.study.task import TaskError
-from relagent.tasks.config import OPTIONS, options_of
+from relagent.tasks.config import OPTIONS, settings_of
 
 Cell = tuple[int | None, str]
 """A delay T (None where the task has none) and a memory."""
@@ -43,7 +43,7 @@ class Grid:
             memory: settings that it does not take are left out, of the grid's and of the given.
             given: settings that were asked for; they come before the grid's.
         """
-        others = set(OPTIONS) - options_of(memory)
+        others = set(OPTIONS) - settings_of(memory)
         own = {name: value for name, value in self.settings.items() if name not in others}
         if "hidden_size" in own and not _can_have(memory, own["hidden_size"]):
             del own["hidden_size"]  # it keeps that of the defaults
