@@ -1,6 +1,7 @@
 """Memories: one interface, one registry, one readable PyTorch definition each.
 
-- :mod:`~relagent.memories.base`: what a memory is.
+- :mod:`~relagent.memories.base`: what a memory is, :mod:`~relagent.memories.state`: what it
+  carries, :mod:`~relagent.memories.errors`: what it refuses.
 - :mod:`~relagent.memories.relevancy`: RelLSTM and RelRNN; :mod:`~relagent.memories.full`: MemLSTM
   and MemRNN. Both attend by :mod:`~relagent.memories.attention`, around the cells of
   :mod:`~relagent.memories.cells`.
@@ -19,17 +20,8 @@ from typing import Any
 import torch
 
 from relagent.errors import did_you_mean
-from relagent.memories.base import (
-    AnyState,
-    Attention,
-    Memory,
-    MemoryInputError,
-    MemoryOptionError,
-    detach_state,
-    make_state,
-    map_state,
-    take_rows,
-)
+from relagent.memories.base import Attention, Memory
+from relagent.memories.errors import MemoryInputError, MemoryOptionError
 from relagent.memories.full import MemLSTM, MemRNN
 from relagent.memories.goru import GORU
 from relagent.memories.lstm import GRU, LSTM, NoMemory
@@ -37,6 +29,7 @@ from relagent.memories.orthogonal import ExpRNN, OrthRNN
 from relagent.memories.relevancy import RelLSTM, RelRNN
 from relagent.memories.rnn import RNN
 from relagent.memories.sab import SAB
+from relagent.memories.state import AnyState, detach_state, make_state, map_state, take_rows
 
 MEMORIES: dict[str, type[Memory[Any]]] = {
     "none": NoMemory,

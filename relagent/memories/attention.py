@@ -9,8 +9,10 @@ from typing import Any, Generic, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from relagent.memories.base import Attention, Memory, MemoryOptionError, StateT
+from relagent.memories.base import Attention, Memory
 from relagent.memories.cells import LSTMCell, RNNCell
+from relagent.memories.errors import MemoryOptionError
+from relagent.memories.state import StateT
 
 Combine = Literal["sum", "mean"]
 """How the macro-state is made of h and the context: their sum as in the paper, or their mean as in

@@ -6,35 +6,30 @@ A memory is a torch module with three methods::
     y, state = memory.step(x, state)                      # x [B, F]    -> y [B, H]
     y, state = memory.unroll(x, state, episode_starts)    # x [T, B, F] -> y [T, B, H]
 
-The state is a ``NamedTuple`` of batch-first tensors and holds *everything* that is carried from one
-step to the next; nothing hides on the module. An empty row is all zeros in floating-point fields,
-``False`` in Boolean ones and -1 in integer ones, so that one rule can reset any memory. What is
-remembered may grow: fields named in ``growing`` are [B, L, ..], with L = 0 in an empty memory.
+The state is a ``NamedTuple`` of batch-first tensors (:mod:`~relagent.memories.state`) and holds
+*everything* that is carried from one step to the next; nothing hides on the module.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from numbers import Integral
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from relagent.errors import RelagentError
 from relagent.memories import kernels
-
-StateT = TypeVar("StateT", bound=tuple[Tensor, ...])
-AnyState = tuple[Tensor, ...]
-
-
-class MemoryInputError(RelagentError):
-    """A tensor that does not fit the memory it was given to."""
-
-
-class MemoryOptionError(RelagentError):
-    """A memory, or an option of one, that does not exist or cannot work."""
+from relagent.memories.errors import MemoryInputError, MemoryOptionError, check_whole
+from relagent.memories.state import (
+    AnyState,
+    Field,
+    StateT,
+    blank,
+    check_state,
+    layout_of,
+    make_state,
+    map_state,
+)
 
 
 class Attention(NamedTuple):
@@ -56,17 +51,6 @@ class Attention(NamedTuple):
     """[.., B] age of the state that was forgotten at this step, -1 for none."""
 
 
-class _Field(NamedTuple):
-    """What a field of a memory's state must be."""
-
-    name: object
-    """Of a NamedTuple's field; its number in a plain tuple."""
-    shape: tuple[int, ...]
-    """Without the batch."""
-    kind: str
-    """See :func:`_kind`."""
-
-
 class Memory(nn.Module, ABC, Generic[StateT]):
     """Base class of every memory.
 
@@ -76,7 +60,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
 
     Attributes:
         growing: the fields of the state whose second dimension L is the number of remembered
-            states; all of them are equally long.
+            states: 0 in an empty memory, and the same for all of them.
 
     Raises:
         MemoryOptionError: a size is no positive whole number.
@@ -96,7 +80,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
         self.hidden_size = int(hidden_size)
         # Goes where the module goes: a memory may have no parameters.
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
-        self._layout: tuple[_Field, ...] = ()  # of the state; known once it was asked for
+        self._layout: tuple[Field, ...] = ()  # of the state; known once it was asked for
 
     @abstractmethod
     def initial_state(self, batch: int) -> StateT:
@@ -135,8 +119,8 @@ class Memory(nn.Module, ABC, Generic[StateT]):
 
         Raises:
             MemoryInputError: see :meth:`check_sequence`.
-            MemoryOptionError: this kind of memory breaks the rules above: its empty rows are not
-                what a reset leaves, or a step returns something else.
+            MemoryOptionError: the empty rows of this kind of memory are not what a reset leaves, or
+                its step returns something else.
         """
         state, starts = self.check_sequence(x, state, episode_starts)
         # A method that was replaced on this very object is not what a kernel computes.
@@ -263,73 +247,11 @@ class Memory(nn.Module, ABC, Generic[StateT]):
 
     def _checked_state(self, state: AnyState, x: Tensor) -> StateT:
         """Return the state, of this memory's type, if it fits."""
-        self._layout = self._layout or self._checked_layout()
-        batch, exact = x.shape[1], self._exact_type(x)
-        advice = f"pass initial_state({batch}), or what unroll returned for this batch"
-        if not isinstance(state, tuple) or len(state) != len(self._layout):
-            raise MemoryInputError(
-                f"the state of {type(self).__name__} is a tuple of {len(self._layout)} tensors: "
-                f"{advice}"
-            )
-        lengths: dict[object, int] = {}
-        for (name, shape, kind), part in zip(self._layout, state, strict=True):
-            if not isinstance(part, Tensor):
-                raise MemoryInputError(
-                    f"{name} in the state of {type(self).__name__} must be a tensor, not "
-                    f"{type(part).__name__}: {advice}"
-                )
-            if name in self.growing and part.dim() > 1:
-                lengths[name] = part.shape[1]
-                shape = (part.shape[1], *shape[1:])
-            wanted = str(exact) if exact and kind == FLOATING else kind
-            found = str(part.dtype) if exact and part.is_floating_point() else _kind(part)
-            fits = part.shape == (batch, *shape) and found == wanted
-            if not fits or part.device != x.device:
-                raise MemoryInputError(
-                    f"{name} in the state of {type(self).__name__} must be {[batch, *shape]}, "
-                    f"{wanted}, on {x.device}, not {list(part.shape)}, {found}, on {part.device}: "
-                    f"{advice}"
-                )
-        if len(set(lengths.values())) > 1:
-            *some, last = map(str, lengths)
-            raise MemoryInputError(
-                f"{', '.join(some)} and {last} in the state of {type(self).__name__} must be "
-                f"equally long, not {sorted(set(lengths.values()))}: pass what unroll returned"
-            )
-        names = tuple(field.name for field in self._layout)
-        known = getattr(state, "_fields", None) == names
+        name = type(self).__name__
+        self._layout = self._layout or layout_of(name, self.initial_state(1), self.growing)
+        check_state(name, self._layout, state, x.shape[1], x.device, self._exact_type(x))
+        known = getattr(state, "_fields", None) == tuple(field.name for field in self._layout)
         return cast(StateT, state) if known else make_state(self.initial_state(0), state)
-
-    def _checked_layout(self) -> tuple[_Field, ...]:
-        """Return what a state must be, if an empty row is what a reset leaves.
-
-        Plain facts, no tensors: the first to ask may be a transformed call, whose tensors must not
-        outlive it.
-        """
-        empty = self.initial_state(1)
-        says = f"{type(self).__name__}.initial_state(1)"
-        if not isinstance(empty, tuple) or not all(
-            isinstance(part, Tensor) and part.shape[:1] == (1,) for part in empty
-        ):
-            raise MemoryOptionError(f"{says} must be a NamedTuple of tensors, the batch first")
-        names = list(getattr(empty, "_fields", range(len(empty))))
-        for name, part in zip(names, empty, strict=True):
-            if not (part == blank(part)).all():
-                raise MemoryOptionError(
-                    f"{name} of {says} must be {blank(part).item()} everywhere, as a reset fills "
-                    "it so: let step() add what an episode is to begin with"
-                )
-            if name in self.growing and part.shape[1:2] != (0,):
-                raise MemoryOptionError(
-                    f"{name} of {says} must be [1, 0, ..], not {list(part.shape)}: it is named in "
-                    "growing, and nothing is remembered yet"
-                )
-        if unknown := [name for name in self.growing if name not in names]:
-            raise MemoryOptionError(f"{says} has no {', '.join(unknown)}, which growing names")
-        return tuple(
-            _Field(name, tuple(part.shape[1:]), _kind(part))
-            for name, part in zip(names, empty, strict=True)
-        )
 
     def without_slots(self, state: StateT, used: Tensor) -> StateT:
         """Return the state without the remembered states [L] that no row uses any more."""
@@ -375,53 +297,3 @@ class Memory(nn.Module, ABC, Generic[StateT]):
     def _like(self) -> Tensor:
         """A tensor on the parameters' device and of their dtype."""
         return next(self.parameters(), cast(Tensor, self._anchor))
-
-
-def check_whole(**sizes: Any) -> None:
-    """Check that options are whole numbers.
-
-    Raises:
-        MemoryOptionError: one is not; its name and value are told.
-    """
-    for name, value in sizes.items():
-        if type(value) is bool or not isinstance(value, Integral):
-            raise MemoryOptionError(f"{name}={value!r} cannot work: pass a whole number")
-
-
-FLOATING = "floating-point"
-
-
-def _kind(tensor: Tensor) -> str:
-    """Name what a field's dtype is, of whatever width."""
-    if tensor.dtype.is_floating_point:
-        return FLOATING
-    if tensor.dtype == torch.bool:
-        return "Boolean"
-    return "integer" if tensor.dtype.is_signed else "unsigned integer"  # which has no -1
-
-
-def blank(like: Tensor) -> Tensor:
-    """Return the scalar that fills an empty row: 0, ``False`` or, for integers, -1."""
-    integer = not (like.dtype.is_floating_point or like.dtype == torch.bool)
-    return torch.tensor(-1 if integer else 0, dtype=like.dtype, device=like.device)
-
-
-def map_state(function: Callable[[Tensor], Tensor], state: StateT) -> StateT:
-    """Apply a function to every tensor of a state."""
-    return make_state(state, map(function, state))
-
-
-def make_state(like: StateT, parts: Iterable[Tensor]) -> StateT:
-    """Return a state of the same type as another, made of these tensors."""
-    make = getattr(type(like), "_make", type(like))  # a plain tuple has no names
-    return cast(StateT, make(parts))
-
-
-def detach_state(state: StateT) -> StateT:
-    """Cut a state off from the graph that made it."""
-    return map_state(torch.Tensor.detach, state)
-
-
-def take_rows(state: StateT, rows: Tensor) -> StateT:
-    """Return the state of some rows of the batch, by their numbers [R]."""
-    return map_state(lambda tensor: tensor.index_select(0, rows), state)

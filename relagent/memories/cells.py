@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from relagent.memories.base import MemoryOptionError
+from relagent.memories.errors import MemoryOptionError
 
 
 class LSTMCell(nn.Module):

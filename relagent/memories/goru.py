@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from relagent.memories.base import MemoryOptionError
 from relagent.memories.cells import ModReLU
+from relagent.memories.errors import MemoryOptionError
 from relagent.memories.projected import ProjectedMemory
 
 

@@ -8,7 +8,8 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from relagent.memories.base import Memory, StateT
+from relagent.memories.base import Memory
+from relagent.memories.state import StateT
 
 
 class ProjectedMemory(Memory[StateT], Generic[StateT]):

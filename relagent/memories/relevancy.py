@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from relagent.memories.attention import AttentiveMemory, Combine, Remembered
-from relagent.memories.base import MemoryOptionError, check_whole
 from relagent.memories.cells import LSTMCell, RNNCell
+from relagent.memories.errors import MemoryOptionError, check_whole
 
 
 class RelevancyState(NamedTuple):

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from relagent.memories.base import Memory, MemoryOptionError, check_whole
+from relagent.memories.base import Memory
 from relagent.memories.cells import LSTMCell
+from relagent.memories.errors import MemoryOptionError, check_whole
 
 SMALLEST_SUM = 1e-7
 """Where the best scores tie so closely, attention fades instead of dividing by 0."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from relagent.errors import RelagentError
 from relagent.memories import AnyState, Attention, Memory, kernels, make_memory
-from relagent.memories.base import map_state
+from relagent.memories.state import map_state
 from relagent.rl.categorical import lean
 from relagent.rl.encoder import GridEncoder, default_encoder
 from relagent.rl.grids import KnownGrids

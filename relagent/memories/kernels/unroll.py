@@ -12,7 +12,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from relagent.memories.attention import AdditiveAttention
-from relagent.memories.base import AnyState, Memory, StateT, make_state
+from relagent.memories.base import Memory
 from relagent.memories.cells import LSTMCell, ModReLU, RNNCell
 from relagent.memories.full import FullMemory, FullState, MemLSTM, MemRNN
 from relagent.memories.goru import GORU, GORUState
@@ -23,6 +23,7 @@ from relagent.memories.lstm import GRU, LSTM, GRUState, LSTMState
 from relagent.memories.orthogonal import ExpRNN, OrthRNN
 from relagent.memories.relevancy import RelevancyMemory, RelevancyState, RelLSTM, RelRNN
 from relagent.memories.rnn import RNN, RNNState
+from relagent.memories.state import AnyState, StateT, make_state
 
 _CELLS = {
     "tanh": (records.TANH, nn.Tanh),
