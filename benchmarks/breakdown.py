@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import relagent  # noqa: F401  # isort: skip  # first: it tells OpenMP not to spin
-import torch
 from stable_baselines3.common.logger import Logger
 
 from relagent.rl import MemoryPPO
 from relagent.rl.train import TrainConfig, make_model
 from relagent.runs.cli import ArgumentParser, count, main_guard
+from relagent.runs.machine import machine_words
 
 STAGES = ("environment", "encoder", "memory", "heads", "optimiser", "rest")
 
@@ -89,18 +89,20 @@ class Backward:
         self.now, self.since = following, now
 
 
-def instrument(model: MemoryPPO, clock: Clock) -> None:
+@contextmanager
+def watched(model: MemoryPPO, clock: Clock) -> Iterator[None]:
     """Let the clock look on."""
     policy: Any = model.policy
     environment: Any = model.env
     backward = Backward(clock)
-    unroll, loss_of = policy.memory.unroll, model._loss
+    kind: Any = type(policy.memory)
+    unroll, loss_of = kind.unroll, model._loss
 
-    def watched_unroll(x: Any, *others: Any) -> Any:
+    def watched_unroll(memory: Any, x: Any, *others: Any) -> Any:
         if x.requires_grad:
             x.register_hook(lambda _: backward.then("encoder"))
         with clock.stage("memory"):
-            outputs, state = unroll(x, *others)
+            outputs, state = unroll(memory, x, *others)
         if outputs.requires_grad:
             outputs.register_hook(lambda _: backward.then("memory"))
         return outputs, state
@@ -120,13 +122,18 @@ def instrument(model: MemoryPPO, clock: Clock) -> None:
 
     environment.step = clock.timed("environment", environment.step)
     policy.encode = clock.timed("encoder", policy.encode)
-    policy.memory.unroll = watched_unroll
     policy.distribution = clock.timed("heads", policy.distribution)
     policy.values = clock.timed("heads", policy.values)
     policy.optimizer.step = clock.timed("optimiser", policy.optimizer.step)
     setattr(model, "_loss", watched_loss)  # noqa: B010  # it is a method
     for name, phase in (("collect_rollouts", "acting"), ("train", "learning")):
         setattr(model, name, _phase(clock, phase, getattr(model, name)))
+    # Of the class: what was replaced on a memory itself is not computed by a kernel.
+    kind.unroll = watched_unroll
+    try:
+        yield
+    finally:
+        kind.unroll = unroll
 
 
 def _phase(clock: Clock, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,23 +152,24 @@ def main() -> int:
     parser.add_argument("--threads", type=count, default=1)
     parser.add_argument("--updates", type=count, default=10)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
 
-    config = TrainConfig(env=arguments.env, memory=arguments.memory, device="cpu")
+    config = TrainConfig(
+        env=arguments.env, memory=arguments.memory, device="cpu", threads=arguments.threads
+    )
     model, _ = make_model(config)
     model.set_logger(Logger(None, []))
     per_update = model.n_steps * model.n_envs
     model.learn(3 * per_update)
     clock = Clock()
-    instrument(model, clock)
-    model.learn(arguments.updates * per_update, reset_num_timesteps=False)
+    with watched(model, clock):
+        model.learn(arguments.updates * per_update, reset_num_timesteps=False)
 
     steps = arguments.updates * per_update
     each = {key: seconds / steps * 1e6 for key, seconds in clock.seconds.items()}
     whole = sum(each.values())
     print(
         f"{config.env}, {config.memory}, {arguments.threads} threads, {steps:,} steps: "
-        f"{1e6 / whole:,.0f} steps a CPU second\n"
+        f"{1e6 / whole:,.0f} steps a CPU second, {machine_words()}\n"
     )
     print("| CPU µs a step | acting | learning | both | share |")
     print("|---|---:|---:|---:|---:|")

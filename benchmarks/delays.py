@@ -7,9 +7,10 @@ In the worlds ``relagent/Cue50-v0``, ... a cue is asked for so many steps later,
 asked. Agents are trained as by ``train_rl.py``, but with rollouts of 256 steps, so that a gradient
 can reach from the answer to the cue, and with a step size that falls to 0.
 
-Each run is an ordinary run directory under ``--runs``; what was interrupted goes on where it was,
-and what is in ``<output>.json`` already is not run again. Results go to ``<output>.json`` (curves,
-settings and versions of every run), ``<output>.md`` and ``<output>.png``.
+Each run is an ordinary run directory under ``runs/delays``, or what ``--output`` is called; what
+was interrupted goes on where it was, and what is in ``<output>.json`` already is not run again.
+Results go to ``<output>.json`` (curves, settings and versions of every run), ``<output>.md`` and
+``<output>.png``.
 """
 
 from __future__ import annotations
@@ -189,10 +190,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=count, default=3)
     parser.add_argument("--steps", type=count, default=400_000)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--runs", type=Path, default=Path("runs/delays"))
+    parser.add_argument("--runs", type=Path, help="default: runs/ and the output's name")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/delays"))
     options: argparse.Namespace = parser.parse_args()
 
+    folder = options.runs or Path("runs") / options.output.name
     kept = Path(f"{options.output}.json")
     runs: dict[str, Record] = read_or_empty(kept).get("runs", {})
     if kept.exists() and not runs:
@@ -205,7 +207,7 @@ def main() -> int:
                 delay, memory, seed, steps=options.steps, learning_rate=options.learning_rate
             )
             if runs.get(name, {}).get("config") != to_json(config):
-                record = measure(config, options.runs / name, lambda: stop.requested)
+                record = measure(config, folder / name, lambda: stop.requested)
                 if record is None:
                     return stop.exit_code
                 runs[name] = record

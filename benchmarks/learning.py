@@ -22,6 +22,7 @@ from stable_baselines3.common.logger import Logger
 from relagent.memories import kernels
 from relagent.rl.train import TrainConfig, make_model
 from relagent.runs.cli import ArgumentParser, count, main_guard
+from relagent.runs.machine import machine_words
 
 
 class Solved(BaseCallback):
@@ -64,7 +65,8 @@ def main() -> int:
     parser.add_argument("--solved", type=float, default=0.95)
     arguments = parser.parse_args()
 
-    print(f"{arguments.env}, {arguments.memory}: steps to a mean reward of {arguments.solved}\n")
+    print(f"{arguments.env}, {arguments.memory}: steps to a mean reward of {arguments.solved}")
+    print(f"{machine_words()}\n")
     print("| seed | kernels | definition |")
     print("|---:|---:|---:|")
     columns: tuple[list[float], list[float]] = ([], [])

@@ -4,7 +4,7 @@
     python benchmarks/memory_scaling.py --steps 100 200 400 --output results/scaling
 
 Every point is a process of its own, so that its peak is its own: the resident set after the pass,
-at its highest, minus what was resident before it. n = 128, batch 16, float32; the time is the best
+at its highest, minus the highest before it. n = 128, batch 16, float32; the time is the best
 of up to five passes, as many as begin within five seconds, after one of ten steps that compiles.
 Results go to ``<output>.csv``, ``<output>.md`` and
 ``<output>.png`` (log-log, with the slopes of linear and quadratic growth).
@@ -32,6 +32,7 @@ import numba
 import torch
 from torch import Tensor, nn
 
+from relagent.errors import RelagentError
 from relagent.memories import make_memory
 from relagent.runs.cli import ArgumentParser, count, main_guard
 from relagent.runs.machine import machine, peak_resident
@@ -132,14 +133,28 @@ def measure(system: str, steps: int, seconds: float) -> Point:
     return Point(system, steps, min(times), megabytes)
 
 
+OUT_OF_MEMORY = ("not enough memory", "out of memory", "allocate memory", "bad_alloc")
+"""What the last line of an error says where memory ran out."""
+
+
 def in_a_process(system: str, steps: int, limit: float, gigabytes: float) -> Point | None:
-    """Measure in a fresh process; ``None`` where it ran out of time or memory."""
+    """Measure in a fresh process; ``None`` where it ran out of time or memory.
+
+    Raises:
+        RelagentError: it failed for another reason.
+    """
     command = [sys.executable, __file__, "--point", system, str(steps)]
     command += ["--gigabytes", str(gigabytes)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        print(f"{system:12}{steps:8}  left out: {type(error).__name__}", flush=True)
+    except subprocess.TimeoutExpired:
+        print(f"{system:12}{steps:8}  left out: more than {limit:g} s", flush=True)
+        return None
+    except subprocess.CalledProcessError as error:
+        *_, last = error.stderr.splitlines() or [""]
+        if error.returncode > 0 and not any(words in last for words in OUT_OF_MEMORY):
+            raise RelagentError(f"{system} at T = {steps} failed: {last}") from error
+        print(f"{system:12}{steps:8}  left out: no more than {gigabytes:g} GB", flush=True)
         return None
     return Point(*json.loads(done.stdout.splitlines()[-1]))
 

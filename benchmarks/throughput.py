@@ -227,12 +227,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     arguments = parser.parse_args()
 
-    from relagent.runs.machine import machine
+    from relagent.runs.machine import machine_words
     from relagent.runs.provenance import provenance
 
     packages = ", ".join(f"{name} {which}" for name, which in provenance()["versions"].items())
-    here = machine()
-    print(f"{packages}, {here['processor']}, {here['cores']} cores", flush=True)
+    print(f"{packages}, {machine_words()}", flush=True)
     settings = [Setting("relagent", 64, memory=memory) for memory in arguments.memories]
     for peer in arguments.peers:
         rates = in_turn(CANDIDATES[peer], arguments.rounds, arguments.seconds / 2)

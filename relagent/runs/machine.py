@@ -22,6 +22,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def machine_words() -> str:
+    """Processor and cores, ``AMD EPYC, 2 cores``."""
+    here = machine()
+    return f"{here['processor']}, {here['cores']} cores"
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
