@@ -23,12 +23,12 @@ from relagent.table import NOTHING
 State = Literal["waiting", "training", "scoring", "finished", "stopped", "failed"]
 
 STYLES: dict[State, str] = {
-    "waiting": "dim",
+    "finished": "green",
     "training": "cyan",
     "scoring": "magenta",
-    "finished": "green",
-    "stopped": "yellow",
     "failed": "bold red",
+    "stopped": "yellow",
+    "waiting": "dim",
 }
 
 
@@ -206,8 +206,7 @@ class Board:
     def table(self) -> Table:
         """All runs, or, where the terminal is too low, the ones that matter most now."""
         shown = self._shown(max(5, self.console.height - 6))
-        states: tuple[State, ...] = ("finished", "training", "scoring", "failed", "waiting")
-        counts = ", ".join(f"{n} {state}" for state in states if (n := self.count(state)))
+        counts = ", ".join(f"{n} {state}" for state in STYLES if (n := self.count(state)))
         headings = ("run", "state", self.unit, f"{self.unit}/s", self.figure, "training left")
         table = Table(box=box.SIMPLE_HEAD, caption=f"{counts}; {self._left()}")
         for heading in headings:

@@ -101,7 +101,7 @@ the command that makes it again. A score is the mean reward of {episodes} episod
 actions, as in the paper; a reward is 1 − 0.9 · steps / limit for success and 0 for failure. All
 seeds are shown, and of each run the final checkpoint counts. In brackets: 95% percentile bootstrap
 of the mean over seeds ({RESAMPLES:,} resamples), too narrow where seeds are few; below: every seed
-in its order. Bold: above the paper's RelLSTM."""
+in its order. Bold: above the paper's RelLSTM, to its two decimals."""
 
 
 def _evaluation_options(run: RunResult) -> str:
@@ -170,7 +170,7 @@ def _settings(runs: list[RunResult]) -> str:
     """The settings that all runs share, and those that vary with how often."""
     skipped = ("env", "memory", "seed", "device", "threads", "backend", "checkpoint_every")
     rows = []
-    for name in runs[0].config:
+    for name in dict.fromkeys(name for run in runs for name in run.config):
         if name not in skipped:
             values = {json.dumps(run.config.get(name)) for run in runs}
             rows.append([f"`{name}`", listed(values)])

@@ -46,8 +46,8 @@ def _check_settings(results: Sequence[RunResult]) -> None:
     rows: dict[tuple[str, str, str], RunResult] = {}
     for run in results:
         first = rows.setdefault((run.protocol, run.pair, run.memory), run)
-        for name, value in run.config.items():
-            other = first.config.get(name)
+        for name in {**first.config, **run.config}:
+            value, other = (one.config.get(name, "not set") for one in (run, first))
             if name not in anywhere and value != other:
                 raise ReportError(
                     f"{first.name} was trained with {name} {other}, {run.name} with "

@@ -9,6 +9,9 @@ from relagent.study.transfer.untold import solved_untold
 from relagent.study.transfer.view import ROLES, Cell, View, paper_numbers, title, world_of
 from relagent.table import NOTHING
 
+PAPER_DIGITS = 2
+"""Decimals of the paper's numbers, to which others are rounded where they are compared."""
+
 
 def table_rows(
     view: View, protocol: str, actions: str = "sampled", bold: tuple[str, str] = ("**", "**")
@@ -19,7 +22,7 @@ def table_rows(
         view: the results.
         protocol: one protocol's.
         actions: ``sampled``, as in the paper, or ``greedy``.
-        bold: goes around means above the paper's RelLSTM.
+        bold: goes around means above the paper's RelLSTM, to its two decimals.
 
     Returns:
         The heading, and two rows a pair: mean, interval and every seed.
@@ -31,7 +34,10 @@ def table_rows(
         for role in ROLES:
             world = world_of(pair, role)
             paper = paper_numbers(pair, world)
-            row = [_world(pair, world), *(f"{number:.2f}" for number in paper.values())]
+            row = [
+                _world(pair, world),
+                *(f"{number:.{PAPER_DIGITS}f}" for number in paper.values()),
+            ]
             for memory in memories:
                 cell = view.cell(protocol, pair, memory, world, actions)
                 row.append(_cell(cell, paper["paper_rel"], bold))
@@ -48,7 +54,7 @@ def _cell(cell: Cell | None, paper: float | None, bold: tuple[str, str]) -> str:
     if cell is None:
         return NOTHING
     text = f"{cell.mean.value:.3f}"
-    if paper is not None and cell.mean.value > paper:
+    if paper is not None and round(cell.mean.value, PAPER_DIGITS) > paper:
         text = f"{bold[0]}{text}{bold[1]}"
     if not cell.several:
         return f"{text} (seed {cell.seeds[0]})"
@@ -105,7 +111,8 @@ def iqm_rows(view: View) -> tuple[list[str], list[list[str]]]:
 
 def improvement_rows(view: View, protocol: str) -> tuple[list[str], list[list[str]]]:
     """Probability that RelLSTM beats each other memory, by pair and over all pairs."""
-    rivals = [memory for memory in view.memories(protocol) if memory != "rel"]
+    memories = view.memories(protocol)
+    rivals = [memory for memory in memories if memory != "rel"] if "rel" in memories else []
     heading = ["pair"]
     heading += [f"> {title(rival)}, {role}" for rival in rivals for role in ROLES]
     rows = []

@@ -92,7 +92,7 @@ def test_the_page_names_what_the_paper_has_beside_the_grid(tmp_path: Path) -> No
     write(tmp_path, synthetic("copy", "mem-rnn", T=1000))
     write_report(tmp_path)
     page = (tmp_path / "README.md").read_text()
-    told = page.split("In the paper's Table 5, and beside the grid:")[1].split("##")[0]
+    told = page.split("In the paper's Table 5, beside the grid, and not run:")[1].split("##")[0]
     assert told.split("\n- ")[1:3] == ["T = 500: MemRNN, SAB.", "T = 1,000: SAB."]
 
 

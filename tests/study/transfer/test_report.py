@@ -20,7 +20,7 @@ from relagent.study.task import task_from_json, task_to_json
 from relagent.study.transfer.page import page
 from relagent.study.transfer.protocol import load_protocol
 from relagent.study.transfer.results import RunResult, WorldResult, read_results
-from relagent.study.transfer.tables import estimate, table_rows
+from relagent.study.transfer.tables import estimate, improvement_rows, table_rows
 from relagent.study.transfer.task import TransferTask, pair_named, task_words
 from relagent.study.transfer.view import View, size_of
 
@@ -116,6 +116,24 @@ def test_the_table_beside_the_paper_s_numbers(view: View) -> None:
     assert table_rows(view, "ours", "greedy")[1][3][3].startswith("0.250 ")
 
 
+@pytest.mark.parametrize(("score", "bold"), [(0.4449, False), (0.4451, True), (0.4351, False)])
+def test_above_the_papers_number_is_above_all_that_it_may_stand_for(
+    tmp_path: Path, score: float, bold: bool
+) -> None:
+    write(tmp_path, "ours", "doorkey", "rel", 0, (0.9, score))  # the paper has 0.44
+    _, rows = table_rows(View(read_results(tmp_path)), "ours")
+    assert rows[1][0] == "→ DoorKey-16x16"
+    assert rows[1][3].startswith("**") is bold
+
+
+def test_without_rel_there_is_nothing_that_it_could_be_better_than(tmp_path: Path) -> None:
+    for memory in ("mem", "lstm"):
+        write(tmp_path, "ours", "doorkey", memory, 0, (0.9, 0.5))
+    assert improvement_rows(View(read_results(tmp_path)), "ours")[0] == ["pair"]
+    write_report(tmp_path)
+    assert "Probability that" not in (tmp_path / "README.md").read_text()
+
+
 def test_the_interval_is_the_bootstrap_of_the_mean_over_seeds(view: View) -> None:
     cell = view.cell("ours", pair_named("doorkey"), "rel", "MiniGrid-DoorKey-16x16-v0")
     assert cell is not None
@@ -172,6 +190,12 @@ def test_runs_of_other_settings_are_no_seeds(tmp_path: Path) -> None:
     trained(1, steps=8192)
     with pytest.raises(ReportError, match=r"s0 was trained with steps 5000000, .*s1 with 8192"):
         write_report(tmp_path)
+    for gone_from in range(2):
+        trained(gone_from)
+        trained(1 - gone_from, gone_since=1)
+        with pytest.raises(ReportError, match=r"gone_since (1|not set), .*s1 with (1|not set)"):
+            write_report(tmp_path)
+    trained(1, steps=8192)
     trained(0, steps=8192, threads=2)  # alike but for the machine
     write_report(tmp_path)
     page = (tmp_path / "README.md").read_text()
