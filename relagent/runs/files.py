@@ -29,22 +29,31 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: what the system said (no space, no permission, ...). ``path`` is then as it was,
             and nothing is left beside it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a hidden file beside ``path``, of the same kind, to write to within.
+
+    At the end it takes the name of ``path``; if anything is raised within, it is removed.
+    """
+    temporary = path.with_name(f".tmp.{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def read_or_empty(path: Path) -> dict[str, Any]:
@@ -57,8 +66,8 @@ def read_or_empty(path: Path) -> dict[str, Any]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what :func:`write_atomically` leaves in a folder when its process is killed."""
-    for temporary in folder.glob(".*.tmp"):
+    """Remove what :func:`replacing` leaves in a folder when its process is killed."""
+    for temporary in folder.glob(".tmp.*"):
         temporary.unlink(missing_ok=True)
 
 

@@ -259,7 +259,7 @@ def test_kill_in_the_middle_of_a_save(tmp_path: Path, moment: str | float) -> No
     assert torch.equal(found.tensors["weight"], torch.full((100,), 5.0))
     if moment == "replace":
         assert found.step == 5
-        assert len(list(tmp_path.glob(".*.tmp"))) == 1
+        assert len(list(tmp_path.glob(".tmp.*"))) == 1
     save_checkpoint(tmp_path, found.step + 1, tensors(1), {})
     assert len(names(tmp_path)) == 2  # what the killed process left behind is gone
 

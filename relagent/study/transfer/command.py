@@ -119,7 +119,13 @@ def _task_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _watch_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("--world", metavar="ID", help="default: the one it was trained in")
-    parser.add_argument("--out", type=Path, metavar="FILE", help=".gif or, with ffmpeg, .mp4")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=".gif or, with ffmpeg, .mp4; takes the place of one that is there (default: "
+        "RUN/films/WORLD.gif)",
+    )
     parser.add_argument("--episodes", type=count, default=1, metavar="N", help="default: 1")
     parser.add_argument(
         "--first", type=int, default=0, metavar="N", help="number of the first evaluation episode"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from relagent.envs import PAIRS, Pair
 from relagent.rl.play import Precision
-from relagent.rl.train import TrainConfig
+from relagent.rl.train import TrainConfig, read_train_config
 from relagent.runs.config import names_of, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.study.task import Task, TaskError, check_settings
@@ -100,7 +100,7 @@ class TransferTask(Task):
     def check_run(self) -> None:
         """See :meth:`Task.check_run`."""
         if (self.run / "config.json").is_file():
-            known = to_json(RunDirectory.open(self.run).read_config(TrainConfig))
+            known = to_json(read_train_config(RunDirectory.open(self.run)))
             check_settings(self.run, known, to_json(self.config), _ANYWHERE)
 
     def do(self, stop: Callable[[], bool]) -> bool:

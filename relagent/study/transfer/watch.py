@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from relagent.memories.relevancy import RelevancyMemory
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.report import short_name
-from relagent.runs.files import output_folder
+from relagent.runs.files import output_folder, replacing, writing
 from relagent.study.transfer.episode import Moment, Slot, WatchError, record
 from relagent.study.transfer.view import title
 
@@ -63,14 +63,16 @@ def film(
 
     Raises:
         WatchError: another kind of file, or no ffmpeg, or a world without a picture.
+        WriteError: the film cannot be written; one that was there is untouched.
         RelagentError: a run that cannot be loaded, or a world that does not fit.
     """
     loaded = load_policy(run)
-    world = world or loaded.config.env
+    world = loaded.config.env if world is None else world
     out = out or run / "films" / f"{short_name(world)}.gif"
-    if out.suffix not in (".gif", ".mp4"):
+    kind = out.suffix.lower()
+    if kind not in (".gif", ".mp4"):
         raise WatchError(f"{out} is no name of a film: let it end in .gif or .mp4")
-    if out.suffix == ".mp4" and shutil.which("ffmpeg") is None:
+    if kind == ".mp4" and shutil.which("ffmpeg") is None:
         raise WatchError(f"{out} needs ffmpeg, which is not installed: write a .gif instead")
     if out.is_dir():
         raise WatchError(f"{out} is a folder: name a file")
@@ -90,7 +92,8 @@ def film(
             for number, moments in played
             for step in range(len(moments))
         )
-        (_write_gif if out.suffix == ".gif" else _write_mp4)(out, frames, durations)
+        with writing(out), replacing(out) as unfinished:
+            (_write_gif if kind == ".gif" else _write_mp4)(unfinished, frames, durations)
     return out
 
 
@@ -102,8 +105,9 @@ def frame(
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     memory = loaded.policy.memory
-    name = title(loaded.config.memory)
-    heading = f"{name} trained on {short_name(loaded.config.env)}, in {short_name(world)}"
+    known = loaded.config.memory
+    agent = "an agent without memory" if known == "none" else title(known)
+    heading = f"{agent}, trained on {short_name(loaded.config.env)}, in {short_name(world)}"
     draw.text((MARGIN, 10), heading, INK, _font(18, bold=True))
     draw.text((WIDTH - MARGIN, 12), f"episode {number}, step {step}", FAINT, _font(15), anchor="ra")
 
@@ -141,12 +145,10 @@ def frame(
         _legend(draw, "attention at this step", "relevance: attention earned in the buffer")
     elif moment.slots:
         shown = sorted(sorted(moment.slots, key=lambda slot: -slot.weight)[:10])
-        rest = sum(slot.weight for slot in moment.slots) - sum(slot.weight for slot in shown)
         _block(
             picture,
             (MARGIN, TOP, WIDTH - 2 * MARGIN),
-            f"memory: all {len(moment.slots)} steps of the episode; these are looked at most, the "
-            f"others get {rest:.0%} together",
+            _all_steps(moment.slots, shown),
             BUFFER_GROUND,
             shown,
             10,
@@ -155,9 +157,20 @@ def frame(
         )
         _legend(draw, "attention at this step", "attention earned so far")
     else:
-        text = f"{name} has no attention: nothing of the past can be looked at again."
+        text = f"{agent} has no attention: no step of the past can be looked at again"
         draw.text((MARGIN, TOP), text, FAINT, _font(15))
     return picture
+
+
+def _all_steps(slots: Sequence[Slot], shown: Sequence[Slot]) -> str:
+    """The heading over what full attention looks at most."""
+    if len(shown) == len(slots):
+        return "memory: all steps of the episode so far"
+    rest = sum(slot.weight for slot in slots) - sum(slot.weight for slot in shown)
+    return (
+        f"memory: all {len(slots)} steps of the episode; these are looked at most, the others get "
+        f"{rest:.0%} together"
+    )
 
 
 def _words(draw: ImageDraw.ImageDraw, moment: Moment, place: tuple[int, int]) -> None:
@@ -329,4 +342,4 @@ def _write_mp4(out: Path, frames: Iterator[Image.Image], durations: Sequence[int
     if process.returncode != 0:
         lines = said.decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else "it gave no reason"
-        raise WatchError(f"ffmpeg could not write {out}: {why}; write a .gif instead")
+        raise WatchError(f"ffmpeg could not write the film: {why}; write a .gif instead")

@@ -9,9 +9,10 @@ from PIL import Image
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.play import WorldMismatchError, play
 from relagent.rl.train import TrainConfig, train
+from relagent.runs.files import WriteError
 from relagent.study.transfer.episode import WatchError, record
 from relagent.study.transfer.task import TransferTask
-from relagent.study.transfer.watch import HEIGHT, WIDTH, film, frame
+from relagent.study.transfer.watch import HEIGHT, WIDTH, _all_steps, film, frame
 
 WORLD = "MiniGrid-Empty-5x5-v0"
 
@@ -107,16 +108,51 @@ def test_more_attention_gets_more_colour(rel: Path) -> None:
     assert orange[360:540, WIDTH // 2 :].any()
 
 
-@pytest.mark.parametrize("memory", ["mem", "lstm"])
+@pytest.mark.parametrize("memory", ["mem", "lstm", "none"])
 def test_other_memories_can_be_watched(tmp_path: Path, memory: str) -> None:
     loaded = agent(tmp_path / memory, memory)
     moments = record(loaded.policy, WORLD)
     if memory == "mem":
         assert [len(moment.slots) for moment in moments] == list(range(1, len(moments) + 1))
         assert moments[7].slots[0].step == 0
+        headings = [_all_steps(moment.slots, moment.slots[:10]) for moment in moments[:12]]
+        assert set(headings[:10]) == {"memory: all steps of the episode so far"}
+        assert headings[10].startswith("memory: all 11 steps of the episode; these")
     else:
         assert all(moment.slots == () for moment in moments)
     assert frame(moments, len(moments) - 1, loaded, WORLD, 0).size == (WIDTH, HEIGHT)
+
+
+def test_a_film_that_was_there_stays_until_the_new_one_is_whole(
+    rel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.GIF"
+    out.write_bytes(b"an earlier film")
+
+    def stopped(*_: object, **__: object) -> None:
+        assert out.read_bytes() == b"an earlier film"
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            film(rel, out=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.GIF"]
+    assert out.read_bytes() == b"an earlier film"
+    assert film(rel, out=out) == out
+    with Image.open(out) as picture:
+        assert picture.format == "GIF"
+
+
+def test_a_film_that_cannot_be_written_is_one_line(
+    rel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Image.Image, "save", refused)
+    with pytest.raises(WriteError, match=r"cannot write .*a\.gif: No such file"):
+        film(rel, out=tmp_path / "a.gif")
 
 
 def test_what_cannot_be_filmed(rel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
