@@ -50,7 +50,8 @@ def gradient_figure(findings: Findings, title: str) -> Figure:
     panels[0].set(ylabel="gradient norm", title=title)
     panels[0].legend(fontsize=8)
     panels[-1].set_xlabel("steps before the end")
-    panels[-1].invert_xaxis()
+    steps = len(curves["total"].median)
+    panels[-1].set_xlim(1.05 * steps - 1, -0.05 * steps)
     for axes in panels:
         axes.grid(alpha=0.3)
     return figure
@@ -70,10 +71,15 @@ def draw_curve(axes: Axes, values: NDArray[np.float64], colour: str, label: str 
         np.arange(steps),
         np.where(values > 0, values, np.nan),
         color=colour,
-        marker="." if steps <= 30 else "",
+        marker=_marker(values, most=30),
         lw=1.4 if steps <= 300 else 0.9,
         label=label,
     )
+
+
+def _marker(values: NDArray[np.float64], most: int) -> str:
+    """Dots where a line alone would hardly be seen: at no more than that many values above 0."""
+    return "." if np.count_nonzero(values > 0) <= most else ""
 
 
 def depth_figure(findings: Findings, title: str) -> Figure:
@@ -125,8 +131,9 @@ def choice_figure(
 
     _draw_choices(parts[0], matrix, steps, norms)
     now = np.arange(length)
-    marker = "." if length <= 60 else ""
-    curve.plot(now, _positive(paths.total[:, 0]), color=TOTAL, marker=marker, label="‖∇ log π‖")
+    norms_now = _positive(paths.total[:, 0])
+    marker = _marker(norms_now, most=60)
+    curve.plot(now, norms_now, color=TOTAL, marker=marker, label="‖∇ log π‖")
     if paths.attention.any():
         alone = _positive(paths.recurrence[:, 0])
         curve.plot(now, alone, "--", color=RECURRENCE, label="through the recurrence alone")
@@ -166,9 +173,9 @@ def _draw_choices(figure: Any, axes: Axes, steps: list[int], norms: NDArray[np.f
 
 
 def _most_important(norms: NDArray[np.float64]) -> list[int]:
-    """The last step, and those before it that its gradient is largest at."""
+    """The last step, and those before it that its gradient is largest at, if there is any."""
     order = np.argsort(-norms[:-1], kind="stable")[: SHOWN_STEPS - 1]
-    return sorted({*map(int, order), len(norms) - 1})
+    return sorted({*(int(step) for step in order if norms[step] > 0), len(norms) - 1})
 
 
 def _draw_pictures(figure: Any, episode: Episode, steps: list[int], paths: Paths) -> None:

@@ -162,6 +162,7 @@ def _task_page(loaded: LoadedModel, config: AnalysisConfig) -> Page:
 def _agent_page(loaded: LoadedPolicy, config: AnalysisConfig) -> Page:
     """An agent, in episodes that it was not trained on."""
     world = config.env or loaded.config.env
+    options = [name for name in ("nu", "rho") if name in loaded.config.memory_options]
     episodes, sights = [], []
     for i in range(config.sequences):
         number = config.episode + i
@@ -172,7 +173,7 @@ def _agent_page(loaded: LoadedPolicy, config: AnalysisConfig) -> Page:
         sights.append(see(episode.policy.memory, episode.features, episode.last_choice))
     page = Page(
         title=f"{loaded.config.memory} in {world}",
-        facts=_facts(loaded.config, ("env", "memory", "hidden_size", "nu", "rho", "seed"))
+        facts=_facts(loaded.config, ("env", "memory", "hidden_size", *options, "seed"))
         | {"steps": loaded.steps, "played in": world},
         loss="the log-probability log π(a_T) of an episode's last action",
         findings=Findings(tuple(sights), attends(loaded.policy.memory)),
@@ -235,7 +236,7 @@ def _markdown(page: Page, numbers: dict[str, Any]) -> str:
         ", ".join(f"{name} {value}" for name, value in page.facts.items()) + ".",
         "",
         f"{numbers['sequences']} sequences of {lengths} steps. L is {page.loss}; h_t is the hidden "
-        "state that the recurrent cell makes at step t.",
+        "state that is made at step t, before attention.",
         "",
         "| | |",
         "|---|---|",
@@ -268,8 +269,8 @@ def _markdown(page: Page, numbers: dict[str, Any]) -> str:
             "when every context is held fixed, and those that pass through attention at least "
             "once. The share is ‖A‖ / (‖A‖ + ‖R‖) of the two sums."
             if findings.attends
-            else " This memory has no attention: there is no share of the gradient that comes "
-            "through it."
+            else " This memory has no attention: no share of the gradient comes through it, there "
+            "is no picture of it, and the dependency depth is the number of steps in between."
         ),
         "",
     ]
@@ -292,7 +293,7 @@ def _markdown(page: Page, numbers: dict[str, Any]) -> str:
         ]
         if "symbols" in numbers:
             lines += _symbols(numbers["symbols"])
-    else:
+    elif findings.attends:
         lines += [
             "No picture of attention, and no dependency depth: this memory cannot tell what it "
             "attended to.",

@@ -68,12 +68,14 @@ def test_any_task_run_has_a_page(
         assert sum(found["depth"]["counts"]) == 3 * 26
         assert found["depth"]["mean"] <= found["depth_noticed"]["mean"]
     else:
-        assert page.count("No picture of attention") == 1
         assert "kappa" not in found
     if memory in ATTENTIVE | {"sab"}:
         assert 0 < found["gradient_through_attention"] < 1
+        assert page.count("cannot tell what it attended to") == (memory == "sab")
     else:
         assert page.count("This memory has no attention") == 1
+        assert page.count("there is no picture of it") == 1
+        assert "cannot tell" not in page
     # Nothing but the loss's own ten steps reaches a memory that remembers nothing.
     assert found["steps_without_gradient"] == (pytest.approx(16 / 26) if memory == "none" else 0)
     assert check_files(run / "analysis", page) == expected
@@ -123,7 +125,7 @@ def test_copy_by_a_relevant_set_says_which_symbols_states_it_lives_on(
     assert lines[9].startswith(f"| 10 | {100 * found['recalled'][9]:.1f}% |")
 
 
-@pytest.mark.parametrize("memory", ["rel", "lstm"])
+@pytest.mark.parametrize("memory", ["rel", "lstm", "none"])
 def test_any_agent_has_a_page(
     memory: str, agent_run: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -134,10 +136,24 @@ def test_any_agent_has_a_page(
     assert page.startswith(f"# {memory} in MiniGrid-Empty-6x6-v0\n")
     assert len(data["findings"]["steps"]) == 2
     assert data["config"]["episode"] == 5
+    assert ("nu 5, rho 5" in page) is (memory == "rel")
     expected = {"gradients.png", "choices.png"}
     if memory == "rel":
         expected |= {"attention.png", "depth.png"}
     assert check_files(out, page) == expected
+
+
+def test_steps_without_a_gradient_are_not_the_most_important() -> None:
+    norms = np.array([0.0, 0.2, 0.0, 0.3, 0.0])
+    assert draw._most_important(norms) == [1, 3, 4]
+    assert draw._most_important(np.zeros(5)) == [4]
+
+
+@pytest.mark.parametrize(("positive", "marker"), [(1, "."), (30, "."), (31, "")])
+def test_few_values_are_dots(positive: int, marker: str) -> None:
+    axes = Figure().add_subplot()
+    draw.draw_curve(axes, np.array([1.0] * positive + [0.0] * 1000), "black")
+    assert axes.lines[0].get_marker() == marker
 
 
 def test_an_episode_of_one_step_has_pictures() -> None:
