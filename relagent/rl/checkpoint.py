@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from relagent.errors import RelagentError
 from relagent.memories import make_state
 from relagent.runs.checkpoint import Checkpoint
-from relagent.runs.directory import RunDirectory
+from relagent.runs.directory import RunDamagedError, RunDirectory
 from relagent.runs.packing import PackError, pack
 from relagent.runs.resuming import read_checkpoint
 
@@ -231,13 +231,28 @@ def load_policy(run: Path | str, device: str = "cpu") -> LoadedPolicy:
     """Load the newest usable policy of a run, without making an environment.
 
     Raises:
-        RelagentError: no run there, or none of its checkpoints can be used; one line says which.
+        RelagentError: no run there, its settings are not those of its newest checkpoint, or none of
+            its checkpoints can be used; one line says which.
     """
-    from relagent.rl.train import TrainConfig
+    from relagent.rl.train import read_train_config
 
     directory = RunDirectory.open(run)
-    config = directory.read_config(TrainConfig)
+    config = read_train_config(directory)
     state, checkpoint = read_training(directory)
+    made_with = {**state["model"]["policy_kwargs"], **state["model"]["arguments"]}
+    said = {
+        "memory": config.memory,
+        "memory_kwargs": config.memory_options,
+        "hidden_size": config.hidden_size,
+        "seed": config.seed,
+    }
+    for name, value in said.items():
+        if made_with.get(name, value) != value:
+            raise RunDamagedError(
+                directory.path / "config.json",
+                f"it says {name} {value}, but {checkpoint.path.name} was made with "
+                f"{made_with[name]}",
+            )
     return LoadedPolicy(
         policy=make_policy(state["model"], device),
         config=config,

@@ -43,7 +43,7 @@ from relagent.rl.ppo import MemoryPPO
 from relagent.rl.worlds import ReplayableVecEnv
 from relagent.runs.config import Config, ConfigError, check_seed, check_threads, option, to_json
 from relagent.runs.device import computing_device
-from relagent.runs.directory import RunDirectory, default_run_path
+from relagent.runs.directory import RunDirectory, RunError, default_run_path
 from relagent.runs.packing import pack
 from relagent.runs.progress import TrainingProgress
 from relagent.runs.provenance import provenance
@@ -234,6 +234,23 @@ def _note_short_intervals(config: TrainConfig) -> None:
         )
 
 
+def read_train_config(run: RunDirectory) -> TrainConfig:
+    """Return the settings of an agent's run.
+
+    Raises:
+        RunError: it is a supervised run.
+        RunDamagedError: they cannot be read.
+    """
+    settings = run.read_settings()
+    task, path = settings.get("task"), shlex.quote(str(run.path))
+    if isinstance(task, str) and "env" not in settings:
+        raise RunError(
+            f"{run.path} is a run of the task {task}, not of an agent: python -m relagent.tasks "
+            f"{task} --resume {path} goes on with it"
+        )
+    return run.read_config(TrainConfig)
+
+
 def resume(
     path: Path, changes: dict[str, Any] | None = None, stop: Callable[[], bool] | None = None
 ) -> bool:
@@ -250,7 +267,7 @@ def resume(
     Raises:
         RelagentError: something that the user can mend; one line says what.
     """
-    known = RunDirectory.open(path).read_config(TrainConfig)
+    known = read_train_config(RunDirectory.open(path))
     config = config_for_resume(known, changes or {})
     if config.steps != known.steps and config.learning_rate_end is not None:
         print(

@@ -53,13 +53,13 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def count(text: str) -> int:
     """A number on the command line that is at least 1."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"it must be a whole number of at least 1, not {text!r}")
     return number
-
-
-count.__name__ = "number of at least 1"  # argparse says "invalid number of at least 1 value"
 
 
 def main_guard(function: Callable[[], int | None]) -> int:

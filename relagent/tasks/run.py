@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from relagent.memories import make_memory
 from relagent.runs.device import computing_device
-from relagent.runs.directory import RunDamagedError, RunDirectory
+from relagent.runs.directory import RunDamagedError, RunDirectory, RunError
 from relagent.runs.files import read_or_empty
 from relagent.runs.machine import peak_resident
 from relagent.runs.resuming import read_checkpoint
@@ -40,9 +41,16 @@ def read_task_config(run: RunDirectory) -> TaskConfig:
     """Return a run's settings.
 
     Raises:
+        RunError: it is an agent's run.
         RunDamagedError: they cannot be read, or are not those of a task.
     """
-    name = str(run.read_settings().get("task"))
+    settings = run.read_settings()
+    if "env" in settings and "task" not in settings:
+        raise RunError(
+            f"{run.path} is a run of an agent, not of a task: python train_rl.py --resume "
+            f"{shlex.quote(str(run.path))} goes on with it"
+        )
+    name = str(settings.get("task"))
     if name not in TASKS:
         known = ", ".join(TASKS)
         raise RunDamagedError(run.path / "config.json", f"it is of no supervised task ({known})")

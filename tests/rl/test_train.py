@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from minigrid.envs.empty import EmptyEnv
 from rich.progress import Progress
 
 from relagent.envs import ObservationPartsError, UnknownEnvironmentError, UnsupportedSpaceError
+from relagent.rl.checkpoint import load_policy
 from relagent.rl.play import check_world
 from relagent.rl.ppo import MemoryPPO, TrainingDivergedError
-from relagent.rl.train import TrainConfig, make_model, train
-from relagent.runs.config import ConfigError
+from relagent.rl.train import TrainConfig, make_model, resume, train
+from relagent.runs.config import ConfigError, to_json
+from relagent.runs.directory import RunDamagedError, RunError
+from relagent.tasks.defaults import default_config
 
 SMALL: dict[str, Any] = {
     "memory": "none",
@@ -91,3 +96,27 @@ def test_an_error_leaves_the_terminal_as_it_was(
     with pytest.raises(TrainingDivergedError):
         train(TrainConfig(env="CartPole-v1", **SMALL), tmp_path / "run")
     assert shown == [True, False]
+
+
+def test_settings_of_another_run_are_told(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = TrainConfig(env="MiniGrid-Empty-5x5-v0", **{**SMALL, "memory": "rel"})
+    train(config, run)
+    assert load_policy(run).config == config
+    for change, said in (
+        ({"nu": 7}, r"it says memory_kwargs .*'nu': 7.* made with .*'nu': 5"),
+        ({"memory": "lstm"}, r"it says memory lstm, but checkpoint-\S+ was made with rel"),
+        ({"hidden_size": 9}, "it says hidden_size 9, but .* made with 8"),
+        ({"seed": 1}, "it says seed 1, but .* made with 0"),
+    ):
+        (run / "config.json").write_text(json.dumps(to_json(replace(config, **change))))
+        with pytest.raises(RunDamagedError, match=said):
+            load_policy(run)
+
+
+def test_a_supervised_run_is_no_agent(tmp_path: Path) -> None:
+    settings = to_json(default_config("copy", "rel"))
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    for use in (load_policy, resume):
+        with pytest.raises(RunError, match=r"is a run of the task copy, .*tasks copy --resume /"):
+            use(tmp_path)

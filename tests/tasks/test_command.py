@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from relagent.rl.train import TrainConfig
+from relagent.runs.config import to_json
 from relagent.tasks.__main__ import main
 from tests.in_process import run_command
 
@@ -31,6 +33,8 @@ def test_errors_are_one_line(
     assert command(monkeypatch, "copy", "--memory", "lstm", *SMALL, "--run-dir", "run") == 0
     write_mnist(tmp_path / "damaged/mnist")
     (tmp_path / "damaged/mnist/train-images-idx3-ubyte.gz").write_bytes(b"no")
+    Path("agent").mkdir()
+    Path("agent/config.json").write_text(json.dumps(to_json(TrainConfig(env="any"))))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     for words, part in (
         (["copi"], "invalid choice: 'copi'"),
@@ -46,6 +50,8 @@ def test_errors_are_one_line(
         (["copy", "--resume", "absent"], "no run at absent"),
         (["copy", "--resume", "run", "--T", "9"], "T of this run is 5 and cannot become 9"),
         (["denoise", "--resume", "run"], "run is a run of copy"),
+        (["copy", "--resume", "agent"], "not of a task: python train_rl.py --resume agent goes on"),
+        (["transfer-copy", "agent"], "agent is a run of an agent, not of a task"),
         (["copy", "--resume", "run", "--run-dir", "x"], "give one"),
         (["mnist", "--memory", "rel"], "mnist not found in"),
         (["mnist", "--data", "damaged"], "it is no whole gzip file"),
@@ -53,7 +59,10 @@ def test_errors_are_one_line(
         (["ptb", "--data", "~nosuchuser/x"], "ptb not found in"),
         (["ptb", "--memory", "goru", "--hidden-size", "100"], "power of 2"),
         (["transfer-copy", "absent"], "no run at absent"),
-        (["transfer-copy", "run", "--T", "0"], "invalid number of at least 1"),
+        (
+            ["transfer-copy", "run", "--T", "0"],
+            "a whole number of at least 1, not '0'",
+        ),
     ):
         capsys.readouterr()
         assert command(monkeypatch, *words) == 2, words
