@@ -31,7 +31,7 @@ from relagent.analysis.sequences import take_sequences
 from relagent.analysis.symbols import symbol_states
 from relagent.picture import png
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
-from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.config import Config, ConfigError, check_folder, option, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.runs.files import output_folder, write_atomically, writing
 from relagent.runs.provenance import provenance
@@ -63,6 +63,7 @@ class AnalysisConfig(Config):
             raise ConfigError("sequences", self.sequences, rule)
         if self.episode < 0:
             raise ConfigError("episode", self.episode, "it must not be negative")
+        check_folder("out", self.out)
 
 
 @dataclass

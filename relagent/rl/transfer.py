@@ -38,7 +38,7 @@ from relagent.rl.episodes import MAX_STEPS, Job, Result
 from relagent.rl.play import Episodes, Precision, check_world, play_all
 from relagent.rl.report import Report, Row
 from relagent.rl.train import TrainConfig
-from relagent.runs.config import Config, ConfigError, option, to_json
+from relagent.runs.config import Config, ConfigError, check_folder, option, to_json
 from relagent.runs.device import computing_device
 from relagent.runs.files import output_folder
 from relagent.runs.machine import available_cores
@@ -81,6 +81,7 @@ class TransferConfig(Config):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "it must be at least 1")
+        check_folder("out", self.out)
         evaluation_seeds(self.episodes)  # there are no more
         computing_device(self.device)
 

@@ -55,6 +55,16 @@ def check_seed(seed: int) -> None:
 MOST_THREADS = 1024
 
 
+def check_folder(name: str, folder: str | None) -> None:
+    """Check that a folder, where one is given, has a name: "" would be the current one.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if folder == "":
+        raise ConfigError(name, folder, "it must name a folder; . is this one")
+
+
 def check_threads(threads: int) -> None:
     """Check that a number of threads is one that a machine can start.
 

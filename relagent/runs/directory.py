@@ -39,7 +39,10 @@ class RunNotFoundError(RunError):
     """No run where one was expected."""
 
     def __init__(self, path: Path) -> None:
-        missing = "the folder has no config.json" if path.is_dir() else "there is no such folder"
+        if path.is_dir():
+            missing = "the folder has no config.json"
+        else:
+            missing = "it is a file" if path.exists() else "there is no such folder"
         super().__init__(f"no run at {path}: {missing}; give the folder that training printed")
 
 

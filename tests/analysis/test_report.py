@@ -224,6 +224,7 @@ def test_thin_lines_survive_a_small_picture() -> None:
         (["{agent}", "--env", "CartPole-v1"], "choose such a world"),
         (["{agent}", "--episode", "-1"], "negative"),
         (["{task}", "--out", "{task}/config.json"], "cannot write"),
+        (["{task}", "--out", ""], "must name a folder"),
         (["{broken}"], "broken/config.json"),
         (["{strange}"], "strange/config.json"),
         (["{diverged}"], "training diverged"),

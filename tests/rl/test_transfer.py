@@ -203,7 +203,13 @@ def test_what_cannot_be_reported_is_said_before_playing(
 
 
 def test_settings_that_cannot_work(tmp_path: Path) -> None:
-    for wrong in ({"episodes": 0}, {"max_steps": 0}, {"workers": 0}, {"precision": "float16"}):
+    for wrong in (
+        {"episodes": 0},
+        {"max_steps": 0},
+        {"workers": 0},
+        {"precision": "float16"},
+        {"out": ""},
+    ):
         with pytest.raises(ConfigError):
             TransferConfig(**wrong)
     with pytest.raises(DeviceError):
