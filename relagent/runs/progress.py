@@ -34,7 +34,7 @@ class TrainingProgress:
     def __init__(self, total: int, done: int, unit: str) -> None:
         self.total = total
         self.unit = unit
-        self.done = self.first = done
+        self.done = done
         self.figures = ""
         self.console = Console(stderr=True)
         self.bar = Progress(
@@ -48,7 +48,8 @@ class TrainingProgress:
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("", total=total, completed=done, figures="")
-        self.begun = self.spoken = time.monotonic()
+        self.first: tuple[float, int] | None = None  # when the rate begins, and with how much done
+        self.spoken = time.monotonic()
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -63,16 +64,19 @@ class TrainingProgress:
         self.figures = self.figures if figures is None else figures
         self.bar.update(self.task, completed=done, figures=self.figures)
         now = time.monotonic()
+        if self.first is None:  # what was before compiled kernels
+            self.first = now, done
         if not self.console.is_terminal and now - self.spoken >= LINES_EVERY:
             self.spoken = now
-            rate = (done - self.first) / (now - self.begun)
-            left = (self.total - done) / rate / 60 if rate else float("inf")
-            print(
-                f"{done:,}/{self.total:,} {self.unit}, {rate_words(rate)} {self.unit}/s, "
-                f"{left:.1f} min left" + (f", {self.figures}" if self.figures else ""),
-                file=sys.stderr,
-                flush=True,
-            )
+            begun, before = self.first
+            rate = (done - before) / (now - begun) if now > begun else 0.0
+            left = (self.total - done) / rate / 60 if rate else 0.0
+            parts = [
+                f"{done:,}/{self.total:,} {self.unit}",
+                f"{rate_words(rate)} {self.unit}/s, {left:.1f} min left" if rate else "",
+                self.figures,
+            ]
+            print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
 
 class _Rate(ProgressColumn):
