@@ -1,4 +1,4 @@
-"""Environments: MiniGrid and BabyAI worlds, fast (EnvPool) or as judge (minigrid), and any other.
+"""Environments: MiniGrid, BabyAI and any other; EnvPool trains, minigrid scores.
 
 The folder is imported as ``relagent.envs``, since ``envs`` is a name that many projects have.
 

@@ -1,11 +1,11 @@
 """Sparse self-attentive memory for reinforcement-learning agents.
 
-- :mod:`~relagent.memories`: RelLSTM, MemLSTM and ten others.
-- :mod:`~relagent.envs`: the worlds; :mod:`~relagent.rl`: agents that remember them.
+- :mod:`~relagent.memories`: RelLSTM, MemLSTM, nine others, and none.
+- :mod:`~relagent.envs`: the worlds; :mod:`~relagent.rl`: agents that act in them.
 - :mod:`~relagent.tasks`: long sequences for the same memories.
 - :mod:`~relagent.analysis`: how gradients travel through them.
 - :mod:`~relagent.runs`: what a training leaves on disk; :mod:`~relagent.study`: many of them.
-- :mod:`~relagent.errors`: what a user can cause; :mod:`~relagent.table`: tables as texts;
+- :mod:`~relagent.errors`: errors that a user can cause; :mod:`~relagent.table`: tables as texts;
   :mod:`~relagent.picture`: what pictures share.
 """
 

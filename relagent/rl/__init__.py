@@ -10,7 +10,7 @@ What it is:
 
 How it learns:
 
-- :mod:`~relagent.rl.worlds`: worlds that can be brought back to where they were, and
+- :mod:`~relagent.rl.worlds`: worlds that can be saved and restored, and
   :mod:`~relagent.rl.exploring`: random actions that open some of their episodes.
 - :mod:`~relagent.rl.acting`: from worlds to a :mod:`~relagent.rl.rollout`.
 - :mod:`~relagent.rl.ppo`: from a rollout, by :mod:`~relagent.rl.loss` and
