@@ -3,13 +3,14 @@
 Of any memory:
 
 - :mod:`~relagent.analysis.gradients`: the gradients of its hidden states.
-- :mod:`~relagent.analysis.decomposition`: the same, apart by the number of recurrent factors.
+- :mod:`~relagent.analysis.decomposition`: the same, split by the number of recurrent factors.
 - :mod:`~relagent.analysis.measures`: what it attends to, and which gradient attention carries.
 - :mod:`~relagent.analysis.peak`: the memory that a pass takes.
 
 Of a trained run, ``python -m relagent.analysis RUN``:
 
-- :mod:`~relagent.analysis.sequences`, :mod:`~relagent.analysis.episode`: what it is looked at with.
+- :mod:`~relagent.analysis.sequences`, :mod:`~relagent.analysis.episode`: the inputs that
+  it is examined on.
 - :mod:`~relagent.analysis.findings`: the numbers, with :mod:`~relagent.analysis.symbols` on copy.
 - :mod:`~relagent.analysis.report`: the page, with the pictures of
   :mod:`~relagent.analysis.draw` and :mod:`~relagent.analysis.attention_map`.

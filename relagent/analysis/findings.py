@@ -47,8 +47,8 @@ class Profile(NamedTuple):
     high: Array
     """The upper quartile."""
     together: Array
-    """The root mean square over sequences: of norms, that of all of them as one vector, but for
-    their number. Figure 3 of Kerg et al. 2020 shows it so."""
+    """The root mean square over sequences: of norms, that of all of them as one vector,
+    over the root of their number."""
 
 
 def profile_of(tables: Sequence[Tensor]) -> Profile:

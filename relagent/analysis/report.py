@@ -145,7 +145,7 @@ def _task_page(loaded: LoadedModel, config: AnalysisConfig) -> Page:
     settings = loaded.config
     page = Page(
         title=f"{settings.memory} on {settings.task}",
-        facts=_facts(settings, ("task", "memory", "hidden_size", "nu", "rho", "T", "seed"))
+        facts=_facts(settings, ("task", "memory", "hidden_size", *_OPTIONS, "T", "seed"))
         | {"updates": loaded.updates},
         loss="the mean cross-entropy of the steps that count for accuracy",
         findings=Findings((see(taken.memory, taken.x, taken.loss),), attends(taken.memory)),
@@ -163,7 +163,7 @@ def _task_page(loaded: LoadedModel, config: AnalysisConfig) -> Page:
 def _agent_page(loaded: LoadedPolicy, config: AnalysisConfig) -> Page:
     """An agent, in episodes that it was not trained on."""
     world = config.env or loaded.config.env
-    options = [name for name in ("nu", "rho") if name in loaded.config.memory_options]
+    options = [name for name in _OPTIONS if name in loaded.config.memory_options]
     episodes, sights = [], []
     for i in range(config.sequences):
         number = config.episode + i
@@ -190,6 +190,10 @@ def _agent_page(loaded: LoadedPolicy, config: AnalysisConfig) -> Page:
     return page
 
 
+_OPTIONS = ("nonlinearity", "nu", "rho", "combine")
+"""Of memories; those that a run's memory does not take are no facts about it."""
+
+
 def _facts(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
     values = to_json(config)
     return {name: values[name] for name in names if values.get(name) is not None}
@@ -211,7 +215,7 @@ ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("steps_without_gradient", "steps with exactly no gradient", lambda x: f"{100 * x:.1f}%"),
     (
         "gradient_through_attention",
-        "share of the gradient that came through attention",
+        "share of the gradient that came through attention, mean over steps",
         lambda x: f"{100 * x:.1f}%",
     ),
     ("kappa", "κ, the most states that attention ran over", str),
@@ -286,10 +290,10 @@ def _markdown(page: Page, numbers: dict[str, Any]) -> str:
             "",
             "![depth](depth.png)",
             "",
-            "The dependency depth of the last step on h_t is the fewest recurrent factors on any "
+            "The dependency depth of the last step on h_t is the fewest recurrent steps on any "
             "path between them; without attention it is the number of steps in between. In a "
-            "linear network with uniform attention over κ states, Theorem 2 bounds the gradient "
-            "from below by λ^d/κ^(d+1).",
+            "linear network with s = h + c, uniform attention over κ states and a normal V, "
+            "Theorem 2 bounds the gradient from below by λ^d/κ^(d+1), for an eigenvalue λ > 0.",
             "",
         ]
         if "symbols" in numbers:
@@ -311,9 +315,10 @@ def _symbols(found: dict[str, Any]) -> list[str]:
         "",
         "Once the state of the last symbol has entered the relevant set, states are taken out of "
         "it, and the model goes on as ever: right answers, all ten together, if one symbol's state "
-        "alone is left there, and if it alone is taken out. Without any of them it is "
-        f"{100 * found['none']:.1f}%; guessing gives 12.5%. Attention is the mean weight over the "
-        "delay.",
+        "alone is left there, and if it alone is taken out. (Later states take the free places, "
+        "those in the short-term buffer stay, and a sequence whose set lacks the state counts as "
+        f"it is.) Without any of them it is {100 * found['none']:.1f}%; guessing gives 12.5%. "
+        "Attention is the mean weight over the delay.",
         "",
         "| symbol | recalled | attention | right with its state alone | right without it |",
         "|---|---|---|---|---|",

@@ -53,7 +53,7 @@ class Sequences:
     def right(self, outputs: Tensor) -> float:
         """Return the share of the steps that count whose class is right."""
         hits = (self.head(outputs).argmax(dim=2) == self.batch.targets) & self.batch.scored
-        return float(hits.sum() / self.batch.scored.sum())
+        return int(hits.sum()) / int(self.batch.scored.sum())
 
 
 def take_sequences(loaded: LoadedModel, count: int) -> Sequences:

@@ -2,7 +2,8 @@
 
 Relevancy screening may keep the state of each of the ten symbols through the whole delay. Once the
 last of them has moved from the short-term buffer into the relevant set, some are taken out of it,
-and the model goes on as ever: what it still recalls, it recalls by what was left.
+and the model goes on as ever: what it still recalls, it recalls by what was left. The places that
+become free are taken by the states that leave the buffer next, made after the symbols.
 """
 
 from __future__ import annotations

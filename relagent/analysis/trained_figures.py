@@ -98,7 +98,7 @@ def figure3(config: Figure3Config, kept: Path, stop: Stop) -> Drawn:
         axes.set_title(f"{greek[name]} varies, {greek[other]} = {OTHER}")
         _finish(axes)
         axes.legend(fontsize=8)
-    panels[0].set_ylabel(f"‖∇ L‖ at h_t, of {config.sequences} sequences together")
+    panels[0].set_ylabel(f"‖∇ L‖ at h_t, root mean square over {config.sequences} sequences")
     verdict = figure3_verdict(numbers) if all(numbers.values()) else {}
     return Drawn(figure, {"models": numbers, **verdict})
 
@@ -235,13 +235,15 @@ def tradeoff(config: TradeoffConfig, kept: Path, stop: Stop) -> Drawn:
             "models": rows,
         }
         # A memory that passes exactly nothing on has no place on a logarithmic axis.
-        reach = [row["first"] / row["last"] for row in rows if row.get("first") and row["last"]]
-        for value in reach:
+        for row in rows:
+            if not (row.get("first") and row["last"]):
+                continue
+            value = row["first"] / row["last"]
             axes.plot([kernel, plainly], [value] * 2, ":", lw=1, color=colour)
             axes.plot(kernel, value, "o", ms=9, color=colour)
             axes.plot(plainly, value, "o", ms=9, color=colour, mfc="w")
             place = (max(kernel, plainly), value)
-            label = f"{name}\n{outcome(rows[0]['accuracy'])}"
+            label = f"{name}\n{outcome(row['accuracy'])}"
             axes.annotate(
                 label, place, xytext=(9, -8), textcoords="offset points", color=colour, fontsize=8
             )

@@ -41,7 +41,7 @@ def omega(t: int, k: int, s: int, start: int = 0) -> Fraction:
         s: number of factors, at least 0.
         start: l, at least 0.
     """
-    _check(t, k, s)
+    _check(t, k, s, start)
     if s == 0:
         return Fraction(1)
     return sum(
@@ -51,6 +51,7 @@ def omega(t: int, k: int, s: int, start: int = 0) -> Fraction:
 
 def power_sums(t: int, k: int, count: int, start: int = 0) -> list[Fraction]:
     """Return [S_0, S_1, ..., S_count] with S_l = Σ_{l ≤ i < k} (t + i)^-l (equation 138)."""
+    _check(t, k, count, start)
     return [
         sum((Fraction(1, (t + i) ** power) for i in range(start, k)), start=Fraction(0))
         for power in range(count + 1)
@@ -80,6 +81,7 @@ def psis(powers: Sequence[Fraction]) -> list[Fraction]:
 
 def omega_by_lemma_9(t: int, k: int, s: int, start: int = 0) -> Fraction:
     """Return ω(s) by the recursion ω(s) = S_1^s/s! + Σ_{l<s} δ_{s-l,0} ω(l) (equation 152)."""
+    _check(t, k, s, start)
     powers = power_sums(t, k, s, start)
     delta, omegas = deltas(powers), [Fraction(1)]
     for order in range(1, s + 1):
@@ -90,6 +92,7 @@ def omega_by_lemma_9(t: int, k: int, s: int, start: int = 0) -> Fraction:
 
 def omega_by_proposition_3(t: int, k: int, s: int, start: int = 0) -> Fraction:
     """Return ω(s) in closed form: Σ_{r≤s} ψ_{s-r} S_1^r / r! (equation 163)."""
+    _check(t, k, s, start)
     powers = power_sums(t, k, max(s, 1), start)
     psi = psis(powers)
     terms = (psi[s - r] * powers[1] ** r / factorial(r) for r in range(s + 1))
@@ -121,8 +124,8 @@ def chi(t: int, k: int, s: int) -> Fraction:
 
 
 def theta_bounds(t: int, k: int, s: int) -> tuple[Fraction, Fraction]:
-    """Return the lower and the upper bound of Lemma 10 on θ_{0:k}(s), for 1 ≤ s ≤ k."""
-    _check_order(k, s)
+    """Return the lower and the upper bound of Lemma 10 on θ_{0:k}(s), for 0 ≤ s ≤ k."""
+    _check_order(t, k, s)
     lower = sum(comb(s, r) * omega(t, k, r, s - r) for r in range(s + 1))
     upper = sum(comb(s, r) * omega(t, k - s + r, r) for r in range(s + 1))
     return Fraction(lower), Fraction(upper)
@@ -130,7 +133,7 @@ def theta_bounds(t: int, k: int, s: int) -> tuple[Fraction, Fraction]:
 
 def chi_bounds(t: int, k: int, s: int) -> tuple[Fraction, Fraction]:
     """Return the lower and the upper bound of Lemma 11 on χ_{0:k}(s), for 0 ≤ s ≤ k."""
-    _check_order(k, s)
+    _check_order(t, k, s)
     direct = int(k == s)
     lower = sum(comb(s + 1, r + 1) * omega(t, k, r, s - r) for r in range(s + 1))
     upper = sum(comb(s + 1, r + 1) * omega(t, k - s + r, r) for r in range(s + 1))
@@ -146,13 +149,14 @@ def lemma_12_remainder(t: int, k: int, s: int) -> Fraction:
     return (t + k) * (chi(t, k, s) - chi_bounds(t, k, s)[0])
 
 
-def _check(t: int, k: int, s: int) -> None:
-    if t < 1 or k < 0 or s < 0:
+def _check(t: int, k: int, s: int, start: int = 0) -> None:
+    if t < 1 or k < 0 or s < 0 or start < 0:
         raise AnalysisInputError(
-            f"t={t}, k={k}, s={s}: times start at t = 1, k and s must be at least 0"
+            f"t={t}, k={k}, s={s}, l={start}: times start at t = 1, the others must be at least 0"
         )
 
 
-def _check_order(k: int, s: int) -> None:
+def _check_order(t: int, k: int, s: int) -> None:
+    _check(t, k, s)
     if s > k:
         raise AnalysisInputError(f"s={s}, k={k}: the lemma is about s <= k; beyond it, χ is 0")

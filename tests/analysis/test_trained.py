@@ -24,11 +24,11 @@ from relagent.analysis.trained import (
     trained,
     untrained,
 )
-from relagent.analysis.trained_figures import NAMES, figure3_verdict
+from relagent.analysis.trained_figures import NAMES, HeatmapsConfig, figure3_verdict
 from relagent.memories import kernels
 from relagent.runs.cli import main_guard
 from relagent.runs.config import ConfigError
-from relagent.tasks.data import DEFAULT_FOLDER
+from tests.tasks.standins import write_mnist
 
 TINY = ["--T", "5", "--updates", "2", "--hidden-size", "4", "--sequences", "2"]
 
@@ -253,10 +253,9 @@ def test_impossible_settings_are_refused() -> None:
         TrainedConfig(seeds=0)
 
 
-@pytest.mark.skipif(not DEFAULT_FOLDER.is_dir(), reason="needs the data")
-def test_mnist_reads_seven_pixels_a_step() -> None:
-    from relagent.analysis.trained_figures import HeatmapsConfig
-
+def test_mnist_reads_seven_pixels_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mnist(tmp_path / "mnist", size=7)
+    monkeypatch.setenv("RELAGENT_DATA", str(tmp_path))
     config = HeatmapsConfig().model("mnist", 0)
     assert config.make_task().input_size == 7
     assert (config.nu, config.rho) == (10, 0)

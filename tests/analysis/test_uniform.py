@@ -151,6 +151,16 @@ def test_lemma_12_holds_only_for_s_2() -> None:
 
 
 def test_wrong_requests_are_refused() -> None:
-    for call in (lambda: uniform.omega(0, 3, 1), lambda: uniform.chi(1, 2, -1)):
+    for call in (
+        lambda: uniform.omega(0, 3, 1),
+        lambda: uniform.omega(2, 5, 1, -1),
+        lambda: uniform.chi(1, 2, -1),
+        lambda: uniform.theta_bounds(2, 5, -1),
+        lambda: uniform.chi_bounds(2, -3, -4),
+        lambda: uniform.power_sums(0, 5, 2),
+        lambda: uniform.omega_by_lemma_9(0, 5, 2),
+        lambda: uniform.omega_by_lemma_9(2, 5, -1),
+        lambda: uniform.omega_by_proposition_3(2, 5, -1),
+    ):
         with pytest.raises(AnalysisInputError):
             call()
