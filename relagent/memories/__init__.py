@@ -8,7 +8,7 @@
 - :mod:`~relagent.memories.lstm`, :mod:`~relagent.memories.rnn`,
   :mod:`~relagent.memories.orthogonal`, :mod:`~relagent.memories.goru`,
   :mod:`~relagent.memories.sab`: the baselines.
-- :mod:`~relagent.memories.projected`: what memories share whose input enters through one map.
+- :mod:`~relagent.memories.projected`: the base of those whose input enters through one map.
 - :mod:`~relagent.memories.kernels`: the same functions, fused.
 """
 

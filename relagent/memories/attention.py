@@ -66,10 +66,11 @@ class Remembered(NamedTuple):
 class AttentiveMemory(Memory[StateT], Generic[StateT]):
     """A recurrent network that attends to its own past (section 3 of Kerg et al. 2020).
 
-    Each step, with s = s_{t-1} (equations 9, 10 and 50-53; the paper's c_t is the context here)::
+    Each step, with s = s_{t-1} (equations 9, 10 and 50-53; the paper's c_t is the context here, and
+    c what the cell carries, an LSTM's cell state)::
 
-        h_t = cell(x_t, s)                        the recurrence reads the macro-state
-        M_t = remember(M_{t-1}, h_t)              which states are kept: the subclass says
+        h_t, c_t = cell(x_t, s, c_{t-1})          the recurrence reads the macro-state
+        M_t = remember(h_t, M_{t-1})              which states are kept: the subclass says
         context_t = Σ_i α_i h_i   over M_t        attention, queried with s
         s_t = f(h_t, context_t)                   f = sum or mean
 
@@ -113,7 +114,7 @@ class AttentiveMemory(Memory[StateT], Generic[StateT]):
     def attend(self, x: Tensor, state: StateT) -> tuple[Tensor, StateT, Attention]:
         """:meth:`step`, and what it looked at ([B, K] and [B])."""
         s, c, *_ = state
-        h, c = self.cell(x, s, c)  # h_t = cell(x_t, s_{t-1})
+        h, c = self.cell(x, s, c)  # h_t, c_t = cell(x_t, s_{t-1}, c_{t-1})
         kept = self.remember(h, state)  # M_t
         context, weights = self.attention(s, kept.states, kept.ages >= 0)  # Σ_i α_i h_i
         s = self.macro_state(h, context)  # s_t = f(h_t, context_t)

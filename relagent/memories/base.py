@@ -193,7 +193,7 @@ class Memory(nn.Module, ABC, Generic[StateT]):
     def forget(self, state: StateT) -> StateT:
         """Clear what is remembered for attention; what the recurrence reads next stays.
 
-        So the next window of a long text begins. A plain recurrence remembers nothing beside it.
+        This begins the next window of a long text. A plain recurrence has nothing to clear.
         """
         return state
 
