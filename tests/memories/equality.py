@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from relagent.memories import AnyState, Memory, MemRNN, RelRNN, kernels, make_memory, map_state
+from relagent.memories import (
+    MEMORIES,
+    AnyState,
+    Memory,
+    MemRNN,
+    RelRNN,
+    kernels,
+    make_memory,
+    map_state,
+)
 
 KERNELS = ["lstm", "gru", "goru", "rel", "mem", "rel-rnn", "mem-rnn", "rnn", "orth-rnn", "exp-rnn"]
 ATTENTIVE = ["rel", "mem", "rel-rnn", "mem-rnn"]
@@ -60,6 +72,20 @@ def problem(
         with torch.no_grad(), kernels.disable():
             _, state = memory.unroll(x, state, starts)
     return (*sequence(steps)[:1], state, sequence(steps)[1])
+
+
+@contextmanager
+def only_by_kernels() -> Iterator[None]:
+    """Fail where a sequence is computed by a definition: it would be compared with itself."""
+
+    def refused(memory: Memory[Any], *_: Any) -> Any:
+        raise AssertionError(f"{type(memory).__name__} was computed by its definition")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in {base for memory in MEMORIES.values() for base in memory.__mro__}:
+            if "unroll_definition" in vars(kind):
+                patch.setattr(kind, "unroll_definition", refused)
+        yield
 
 
 def occupied(state: AnyState) -> Tensor | None:

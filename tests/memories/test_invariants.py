@@ -23,6 +23,7 @@ from relagent.memories import (
 from relagent.memories.attention import AttentiveMemory
 from relagent.memories.sab import SAB
 
+from .equality import ATTENTIVE, KERNELS
 from .helpers import (
     FEATURES,
     HIDDEN,
@@ -33,6 +34,7 @@ from .helpers import (
     assert_same_state,
     differentiable,
     gradients,
+    implementations,
     leaves,
     make,
     over,
@@ -105,24 +107,28 @@ def test_inputs_before_a_reset_leave_no_trace(
     starts = problem.starts | (steps == first)
     before, after = steps < first, steps >= first
 
-    def run(value: float | None) -> tuple[Tensor, Tensor, AnyState]:
+    def run(value: float | None) -> tuple[Tensor, Tensor, AnyState, list[Tensor]]:
         x = problem.x.clone()
         if value is not None:
             x[before] = value
         x.requires_grad_()
         with implementation():
             y, last = memory.unroll(x, memory.initial_state(problem.rows), starts)
-        (gradient,) = gradients(weighted(torch.where(after.unsqueeze(2), y, 0)), [x])
-        return y[after], gradient, last
+        loss = weighted(torch.where(after.unsqueeze(2), y, 0))
+        (gradient,) = gradients(loss, [x])
+        return y[after], gradient, last, gradients(loss, trainable(memory))
 
-    y, gradient, last = run(None)
-    huge_y, huge_gradient, huge_last = run(1e10)
+    y, gradient, last, learned = run(None)
+    huge_y, huge_gradient, huge_last, huge_learned = run(1e10)
     assert torch.equal(huge_y, y)
     assert torch.equal(huge_gradient, gradient)
     assert not gradient[before].any()
     assert all(map(torch.equal, huge_last, last))
+    for huge, clean in zip(huge_learned, learned, strict=True):
+        assert_close(huge, clean, 1e-12)
 
-    nan_y, _, nan_last = run(float("nan"))
+    # Outputs and states alone: 0 times the slope at NaN is a gradient of NaN.
+    nan_y, _, nan_last, _ = run(float("nan"))
     assert torch.equal(nan_y, y)
     assert all(map(torch.equal, nan_last, last))
 
@@ -132,16 +138,18 @@ def test_reset_empties_exactly_the_rows_asked_for(
     name: str, implementation: Implementation
 ) -> None:
     memory = make(name)
+    x = sequence(6, 4, seed=3).x
+    rows = torch.tensor([True, False, True, False])
     with implementation():
         state = used_state(memory, rows=4)
-    rows = torch.tensor([True, False, True, False])
-    after = memory.reset(state, rows)
+        after = memory.reset(state, rows)
+        y, _ = memory.unroll(x, after)
+        begun, _ = memory.unroll(x[:, rows], memory.initial_state(2))
+        kept, _ = memory.unroll(x, state)
     for field in take_rows(after, rows.nonzero()[:, 0]):
         assert torch.all(field == (-1 if field.dtype == torch.int64 else 0))
-    x = sequence(6, 4, seed=3).x
-    y, _ = memory.unroll(x, after)
-    assert_close(y[:, rows], memory.unroll(x[:, rows], memory.initial_state(2))[0], 1e-12)
-    assert_close(y[:, ~rows], memory.unroll(x, state)[0][:, ~rows], 1e-12)
+    assert_close(y[:, rows], begun, 1e-12)
+    assert_close(y[:, ~rows], kept[:, ~rows], 1e-12)
     for field in memory.initial_state(2):
         assert torch.all(field == (-1 if field.dtype == torch.int64 else 0))
 
@@ -234,6 +242,11 @@ def attentive() -> list[str]:
             continue
         found.append(name)
     return found
+
+
+def test_the_tests_range_over_all_kernels_and_all_attention() -> None:
+    assert {name for name in MEMORIES if "kernel" in implementations(name)} == {*KERNELS, "sab"}
+    assert attentive() == [name for name in MEMORIES if name in ATTENTIVE]
 
 
 @over(attentive())

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from relagent.memories import Memory, kernels, make_memory
 from relagent.memories.kernels.sequence import SecondDerivativeError
-from tests.memories.equality import assert_same, check_reset, everything, problem, shaken
+from tests.memories.equality import (
+    assert_same,
+    check_reset,
+    everything,
+    only_by_kernels,
+    problem,
+    shaken,
+)
 
 pytestmark = pytest.mark.usefixtures("two_threads_for_any_work")
 
@@ -26,8 +33,10 @@ def compare(memory: Any, **sizes: Any) -> None:
     assert kernels.select(type(memory), x) is not None
     with kernels.disable():
         definition = everything(memory, x, state, starts)
+    with only_by_kernels():
+        found = everything(memory, x, state, starts)
     # The differences of close scores magnify the rounding of both.
-    assert_same(everything(memory, x, state, starts), definition, values=1e-9, gradients=1e-8)
+    assert_same(found, definition, values=1e-9, gradients=1e-8)
 
 
 @given(

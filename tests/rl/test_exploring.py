@@ -14,8 +14,9 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from relagent.rl.exploring import ExploringStarts, ExploringStartsError
+from relagent.rl.ppo import MemoryPPO
 
-from .worlds import Watch, small_model, world
+from .worlds import Watch, small_model, weights, world
 
 
 def test_half_of_the_episodes_open_with_a_uniform_number_of_actions() -> None:
@@ -132,6 +133,40 @@ def test_nothing_is_learned_from_an_opening() -> None:
         old_log_prob=batch.old_log_prob + noise / 100,
     )
     assert all(map(torch.equal, gradients(batch), gradients(spoiled)))
+
+
+def test_no_statistic_of_an_update_knows_of_an_opening() -> None:
+    def trained(spoil: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        logged: dict[str, Any] = {}
+
+        def end(model: MemoryPPO) -> None:
+            rollout = model.rollout
+            assert rollout is not None
+            assert 0 < rollout.own.sum() < rollout.own.numel()
+            if spoil:
+                for part in (rollout.advantages, rollout.returns, rollout.values):
+                    part[~rollout.own] += 100
+
+        model = small_model(
+            world("grid", 6), "rel", double=True, exploring_starts=8, normalize_advantage=True
+        )
+        model.learn(12 * 6, callback=Watch(rollout_end=end))
+        logged |= model.logger.name_to_value
+        return weights(model), {n: v for n, v in logged.items() if n.startswith("train/")}
+
+    clean, spoilt = trained(False), trained(True)
+    assert all(torch.equal(clean[0][name], spoilt[0][name]) for name in clean[0])
+    assert len(clean[1]) > 5 and clean[1] == spoilt[1]
+
+
+def test_an_update_of_openings_alone_learns_nothing_bad() -> None:
+    def end(model: MemoryPPO) -> None:
+        assert model.rollout is not None
+        model.rollout.own[:] = False
+
+    model = small_model(world("grid", 6), "rel", exploring_starts=8, normalize_advantage=True)
+    model.learn(12 * 6, callback=Watch(rollout_end=end))
+    assert all(part.isfinite().all() for part in weights(model).values())
 
 
 def test_without_openings_no_random_number_is_drawn() -> None:

@@ -107,7 +107,7 @@ def test_coverage() -> None:
         samples = generator.random((5, 60)) < chance.clip(0, 1)
         low, high = bootstrap_interval(samples, resamples=500, seed=trial)
         hits += low <= 0.5 <= high
-    assert 0.88 <= hits / 200 <= 1
+    assert 0.88 <= hits / 200 <= 0.98
 
 
 @pytest.mark.parametrize("samples", [[], [[]], [0.5, np.nan], [np.inf], np.zeros((2, 2, 2))])
