@@ -22,6 +22,7 @@ from relagent.runs.resuming import read_checkpoint
 if TYPE_CHECKING:
     from relagent.rl.policy import MemoryPolicy
     from relagent.rl.ppo import MemoryPPO
+    from relagent.rl.train import TrainConfig
 
 
 class ModelMismatchError(RelagentError):
@@ -239,7 +240,25 @@ def load_policy(run: Path | str, device: str = "cpu") -> LoadedPolicy:
     directory = RunDirectory.open(run)
     config = read_train_config(directory)
     state, checkpoint = read_training(directory)
-    made_with = {**state["model"]["policy_kwargs"], **state["model"]["arguments"]}
+    _check_settings(directory, config, state["model"], checkpoint)
+    return LoadedPolicy(
+        policy=make_policy(state["model"], device),
+        config=config,
+        steps=checkpoint.step,
+        backend=state["backend"],
+        checkpoint=checkpoint.path,
+    )
+
+
+def _check_settings(
+    run: RunDirectory, config: TrainConfig, model: dict[str, Any], checkpoint: Checkpoint
+) -> None:
+    """Check that a run's settings are those that its checkpoint's model was made with.
+
+    Raises:
+        RunDamagedError: they are another run's; what it scores would come under a false name.
+    """
+    made_with = {**model["policy_kwargs"], **model["arguments"]}
     said = {
         "memory": config.memory,
         "memory_kwargs": config.memory_options,
@@ -249,17 +268,10 @@ def load_policy(run: Path | str, device: str = "cpu") -> LoadedPolicy:
     for name, value in said.items():
         if made_with.get(name, value) != value:
             raise RunDamagedError(
-                directory.path / "config.json",
+                run.path / "config.json",
                 f"it says {name} {value}, but {checkpoint.path.name} was made with "
                 f"{made_with[name]}",
             )
-    return LoadedPolicy(
-        policy=make_policy(state["model"], device),
-        config=config,
-        steps=checkpoint.step,
-        backend=state["backend"],
-        checkpoint=checkpoint.path,
-    )
 
 
 def read_training(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:

@@ -52,9 +52,6 @@ def check_seed(seed: int) -> None:
         raise ConfigError("seed", seed, "it must be at least 0 and less than 2**32")
 
 
-MOST_THREADS = 1024
-
-
 def check_folder(name: str, folder: str | None) -> None:
     """Check that a folder, where one is given, has a name: "" would be the current one.
 
@@ -63,6 +60,9 @@ def check_folder(name: str, folder: str | None) -> None:
     """
     if folder == "":
         raise ConfigError(name, folder, "it must name a folder; . is this one")
+
+
+MOST_THREADS = 1024
 
 
 def check_threads(threads: int) -> None:
