@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from relagent.errors import RelagentError
 from relagent.memories import make_state
 from relagent.runs.checkpoint import Checkpoint
-from relagent.runs.directory import RunDamagedError, RunDirectory
+from relagent.runs.directory import RunDirectory
 from relagent.runs.packing import PackError, pack
 from relagent.runs.resuming import read_checkpoint
 
@@ -239,8 +239,7 @@ def load_policy(run: Path | str, device: str = "cpu") -> LoadedPolicy:
 
     directory = RunDirectory.open(run)
     config = read_train_config(directory)
-    state, checkpoint = read_training(directory)
-    _check_settings(directory, config, state["model"], checkpoint)
+    state, checkpoint = read_training(directory, config)
     return LoadedPolicy(
         policy=make_policy(state["model"], device),
         config=config,
@@ -250,38 +249,21 @@ def load_policy(run: Path | str, device: str = "cpu") -> LoadedPolicy:
     )
 
 
-def _check_settings(
-    run: RunDirectory, config: TrainConfig, model: dict[str, Any], checkpoint: Checkpoint
-) -> None:
-    """Check that a run's settings are those that its checkpoint's model was made with.
-
-    Raises:
-        RunDamagedError: they are another run's; what it scores would come under a false name.
-    """
-    made_with = {**model["policy_kwargs"], **model["arguments"]}
-    said = {
-        "memory": config.memory,
-        "memory_kwargs": config.memory_options,
-        "hidden_size": config.hidden_size,
-        "seed": config.seed,
-    }
-    for name, value in said.items():
-        if made_with.get(name, value) != value:
-            raise RunDamagedError(
-                run.path / "config.json",
-                f"it says {name} {value}, but {checkpoint.path.name} was made with "
-                f"{made_with[name]}",
-            )
-
-
-def read_training(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:
+def read_training(
+    run: RunDirectory, config: TrainConfig | None = None
+) -> tuple[dict[str, Any], Checkpoint]:
     """Return the newest usable checkpoint of an agent's run as a tree.
+
+    Args:
+        run: the run.
+        config: its settings, if they are used: see :func:`relagent.runs.resuming.read_checkpoint`.
 
     Raises:
         CheckpointError: there is none.
         ModelMismatchError: it is of a run of another kind.
+        RunDamagedError: it was made with other settings.
     """
-    state, checkpoint = read_checkpoint(run)
+    state, checkpoint = read_checkpoint(run, config)
     if not isinstance(state.get("model"), dict) or "policy" not in state["model"]:
         raise ModelMismatchError(f"{checkpoint.path} holds no agent: give the folder of an agent")
     return state, checkpoint

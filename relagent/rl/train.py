@@ -52,6 +52,7 @@ from relagent.runs.resuming import (
     ResumeError,
     changed_options,
     config_for_resume,
+    deciding_settings,
 )
 
 
@@ -282,7 +283,7 @@ def resume(
             run.rewind(0, where)
             _begin_worlds(model, worlds, config.seed)
             return _learn(config, model, worlds, run, stop)
-        state, checkpoint = read_training(run)
+        state, checkpoint = read_training(run, known)
         restore_model(model, state["model"])
         simulator, before = (name.split()[0] for name in (backend_of(worlds), state["backend"]))
         if simulator != before or not _equal(
@@ -385,6 +386,7 @@ def _learn(
             "worlds": worlds.snapshot(),
             "random": random_states(),
             "backend": backend_of(worlds),
+            "settings": deciding_settings(config),
             "pending": _pending(logger),
         }
         tensors, data = pack(state)

@@ -11,7 +11,7 @@ from typing import Any
 from relagent.errors import RelagentError
 from relagent.runs.checkpoint import Checkpoint
 from relagent.runs.config import Config, ConfigT, names_of, to_json
-from relagent.runs.directory import RunDirectory
+from relagent.runs.directory import RunDamagedError, RunDirectory
 from relagent.runs.packing import unpack
 
 
@@ -50,13 +50,37 @@ def changed_options(run: RunDirectory, config: Config) -> str:
     )
 
 
-def read_checkpoint(run: RunDirectory) -> tuple[dict[str, Any], Checkpoint]:
+def deciding_settings(config: Config) -> dict[str, Any]:
+    """Return what a checkpoint says of its run under ``settings``: all that decides the result."""
+    settings = to_json(config)
+    return {name: settings[name] for name in names_of(type(config), "result")}
+
+
+def read_checkpoint(
+    run: RunDirectory, config: Config | None = None
+) -> tuple[dict[str, Any], Checkpoint]:
     """Return the newest usable checkpoint as a tree; say where a newer one is damaged.
+
+    Args:
+        run: the run.
+        config: its settings, where they are used beside the checkpoint: what comes of both would
+            have a false name if they were another run's.
 
     Raises:
         CheckpointNotFoundError, CheckpointDamagedError: there is none that can be used.
+        RunDamagedError: it was made with other settings.
     """
     checkpoint = run.load_checkpoint()
     for line in checkpoint.skipped:
         print(f"warning: {line}; using the one before", file=sys.stderr)
-    return unpack(checkpoint.tensors, checkpoint.data), checkpoint
+    state = unpack(checkpoint.tensors, checkpoint.data)
+    if config is not None:
+        said = to_json(config)
+        for name, value in state.get("settings", {}).items():  # old checkpoints do not say
+            if said.get(name) != value:
+                raise RunDamagedError(
+                    run.path / "config.json",
+                    f"it says {name} {said.get(name)}, but {checkpoint.path.name} was made with "
+                    f"{value}",
+                )
+    return state, checkpoint

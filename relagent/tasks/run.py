@@ -90,12 +90,13 @@ def load_model(path: Path | str, device: str = "cpu") -> LoadedModel:
     """Load a run's newest usable model.
 
     Raises:
-        RelagentError: no run there, or none of its checkpoints can be used; one line says which.
+        RelagentError: no run there, its settings are not those of its newest checkpoint, or none of
+            its checkpoints can be used; one line says which.
     """
     run = RunDirectory.open(path)
     config = read_task_config(run)
     task = config.make_task()
-    state, checkpoint = read_checkpoint(run)
+    state, checkpoint = read_checkpoint(run, config)
     check_data(task, state)
     model = make_model(config, task)
     model.load_state_dict(state["model"])

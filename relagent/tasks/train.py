@@ -36,6 +36,7 @@ from relagent.runs.resuming import (
     ResumeError,
     changed_options,
     config_for_resume,
+    deciding_settings,
     read_checkpoint,
 )
 from relagent.tasks.base import Batch, Score, Task, count_correct, cross_entropy
@@ -118,7 +119,7 @@ def resume(
         if not run.saved:
             run.rewind(0, where)
             return training.run(run, stop or (lambda: False))
-        state, checkpoint = read_checkpoint(run)
+        state, checkpoint = read_checkpoint(run, run_config)
         if checkpoint.step > training.total:
             (budget,) = names_of(type(config), "budget")
             raise ResumeError(
@@ -281,6 +282,7 @@ class Training:
             "solved": self.solved,
             "best": self.best,
             "data": self.task.fingerprint,
+            "settings": deciding_settings(self.config),
             "random": random_states(),
         }
 

@@ -104,14 +104,16 @@ def test_settings_of_another_run_are_told(tmp_path: Path) -> None:
     train(config, run)
     assert load_policy(run).config == config
     for change, said in (
-        ({"nu": 7}, r"it says memory_kwargs .*'nu': 7.* made with .*'nu': 5"),
+        ({"nu": 7}, r"it says nu 7, but .* made with 5"),
         ({"memory": "lstm"}, r"it says memory lstm, but checkpoint-\S+ was made with rel"),
         ({"hidden_size": 9}, "it says hidden_size 9, but .* made with 8"),
         ({"seed": 1}, "it says seed 1, but .* made with 0"),
+        ({"env": "MiniGrid-Empty-6x6-v0"}, "it says env .*6x6-v0, but .* made with .*5x5-v0"),
     ):
         (run / "config.json").write_text(json.dumps(to_json(replace(config, **change))))
-        with pytest.raises(RunDamagedError, match=said):
-            load_policy(run)
+        for use in (load_policy, resume):
+            with pytest.raises(RunDamagedError, match=said):
+                use(run)
 
 
 def test_a_supervised_run_is_no_agent(tmp_path: Path) -> None:

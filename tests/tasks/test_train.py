@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from relagent.runs.checkpoint import load_file
-from relagent.runs.directory import RunDirectory
+from relagent.runs.config import to_json
+from relagent.runs.directory import RunDamagedError, RunDirectory
 from relagent.runs.packing import pack, unpack
 from relagent.runs.resuming import ResumeError
 from relagent.tasks.base import Score
@@ -122,6 +124,17 @@ def test_more_updates_can_be_asked_for_but_no_other_run(tmp_path: Path) -> None:
         resume(tmp_path / "run", {"T": 7})
     with pytest.raises(ResumeError, match="10 of --updates 10: give a larger --updates"):
         resume(tmp_path / "run", {"updates": 10})
+
+
+def test_settings_of_another_run_are_told(tmp_path: Path) -> None:
+    config = small("copy", "rel", tmp_path)
+    train(config, tmp_path / "run")
+    other = replace(config, nu=7)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(to_json(other)))
+    said = r"says nu 7, but checkpoint-\S+ was made with 10"
+    for use in (load_model, resume):
+        with pytest.raises(RunDamagedError, match=said):
+            use(tmp_path / "run")
 
 
 @pytest.mark.parametrize("task", ["mnist", "ptb"])

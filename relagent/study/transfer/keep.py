@@ -34,7 +34,7 @@ def keep_policy(run: Path, folder: Path) -> None:
     state = unpack(checkpoint.tensors, checkpoint.data)
     slim = {
         "model": {name: state["model"][name] for name in _OF_A_POLICY},
-        "backend": state["backend"],
+        **{name: state[name] for name in ("backend", "settings") if name in state},
     }
     shutil.rmtree(folder, ignore_errors=True)
     save_checkpoint(folder / "checkpoints", checkpoint.step, *pack(slim))
