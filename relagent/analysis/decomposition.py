@@ -136,8 +136,7 @@ def decompose(memory: AttentiveRNN, x: Tensor) -> Decomposition:
         # Σ_i α_{i,t} Y_{i,t} = Σ_i α_{i,t} (h_i - c_t) ∂e_{i,t}/∂s_{t-1}   (equations 57 and 117)
         Y = torch.einsum("ti,tia,tib->tab", alpha, h[None] - c[:, None], de_ds)
 
-        # ∂₁f = ∂₂f = 1 for f = h + c, 1/2 for the mean.
-        df = 1.0 if memory.combine == "sum" else 0.5
+        df = _combine_derivative(memory)
         ds_dh = df * alpha[:, :, None, None] * (identity + X)
         ds_dh[torch.arange(T), torch.arange(T)] += df * identity
         V = cell.recurrent_weight
@@ -152,6 +151,11 @@ def _forward(memory: AttentiveRNN, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     with added_to_output(memory.cell, x.new_zeros(())) as hidden:
         s, _, look = one.trace(x[:, None])
     return torch.stack(hidden)[:, 0], s[:, 0], alpha_matrix(look)
+
+
+def _combine_derivative(memory: AttentiveRNN) -> float:
+    """Return ∂₁f = ∂₂f of s = f(h, c): 1 for h + c, 1/2 for the mean."""
+    return 1.0 if memory.combine == "sum" else 0.5
 
 
 def _derivative(phi: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
@@ -188,7 +192,7 @@ def alignment_gradient(
             (before @ attention.query_weight.T)[:, None] + h @ attention.key_weight.T
         )
         slope = v * (1 - inner.square())  # ∂e_{i,t}/∂(W_a s + U_a h_i), [T, T, n]
-        df = 1.0 if memory.combine == "sum" else 0.5
+        df = _combine_derivative(memory)
         # Weight of ∂e_{i,t}/∂θ: the sum over j of equation 104, taken first.
         reward = df * dL_ds @ h.T  # dL/ds_t ∂₂f h_j, entry t, j
         dL_de = alpha * (reward - (alpha * reward).sum(dim=1, keepdim=True))

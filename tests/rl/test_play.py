@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 
 from relagent.envs import evaluation_seeds, make_env
 from relagent.envs.make import UnknownEnvironmentError
-from relagent.memories import kernels
 from relagent.rl.episodes import Job
 from relagent.rl.play import (
     EpisodeCountError,
@@ -29,12 +27,7 @@ from relagent.runs.random_states import random_states
 WORLD = "MiniGrid-GoToDoor-5x5-v0"
 
 
-@pytest.fixture(autouse=True)
-def no_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The definitions of the memories, here and in other processes: compiling takes too long."""
-    monkeypatch.setenv("RELAGENT_KERNELS", "0")
-    with kernels.disable():
-        yield
+pytestmark = pytest.mark.usefixtures("no_kernels")
 
 
 def make_policy(memory: str = "rel", world: str = WORLD, seed: int = 0) -> MemoryPolicy:

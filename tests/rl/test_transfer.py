@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,12 +43,7 @@ SCRIPT = Path(__file__).parents[2] / "evaluate_transfer.py"
 Runs = dict[str, LoadedPolicy]
 
 
-@pytest.fixture(autouse=True)
-def no_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The definitions of the memories, here and in other processes: compiling takes too long."""
-    monkeypatch.setenv("RELAGENT_KERNELS", "0")
-    with kernels.disable():
-        yield
+pytestmark = pytest.mark.usefixtures("no_kernels")
 
 
 def loaded(
