@@ -15,18 +15,9 @@ from relagent.runs.config import add_arguments, from_arguments
 
 def main() -> None:
     """Read the command line, play, and show the table."""
-    # An option may be defined again: a repeated --env adds worlds.
-    parser = ArgumentParser(description=__doc__.split(":")[0] + ".", conflict_handler="resolve")
+    parser = ArgumentParser(description=__doc__.split(":")[0] + ".")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="Folder of a run.")
     add_arguments(parser, TransferConfig)
-    parser.add_argument(
-        "--env",
-        action="append",
-        dest="worlds",
-        metavar="ID",
-        default=[],
-        help="Play this world too (repeatable).",
-    )
     arguments = parser.parse_args()
     config = from_arguments(TransferConfig, arguments)
     # Unwound like Ctrl-C, so that no playing process is left behind.
@@ -36,7 +27,7 @@ def main() -> None:
     if not console.is_terminal:
         console = Console(width=180)
     report.print(console)
-    console.print(f"written to {folder}/transfer.json, .csv, .md and .png", highlight=False)
+    print(f"written to {folder}/transfer.json, .csv, .md and .png")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 from relagent.rl.train import TrainConfig, resume, train
-from relagent.runs.cli import ArgumentParser, GracefulStop, main_guard
+from relagent.runs.cli import ArgumentParser, GracefulStop, folder, main_guard
 from relagent.runs.config import add_arguments, from_arguments, given_arguments
 
 
 def main() -> int:
     """Read the command line and train."""
     parser = ArgumentParser(description=__doc__.split(":")[0] + ".")
-    parser.add_argument("--run-dir", type=Path, help="Folder of the new run (default: runs/...).")
+    parser.add_argument("--run-dir", type=folder, help="Folder of the new run (default: runs/...).")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="Go on with this run.")
     add_arguments(parser, TrainConfig)
     arguments = parser.parse_args()

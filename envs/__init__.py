@@ -25,6 +25,7 @@ from relagent.envs.make import (
     episode_limit,
     make_env,
     make_vec_env,
+    python_backend,
 )
 from relagent.envs.observations import (
     IMAGE_HIGH,
@@ -100,6 +101,7 @@ __all__ = [
     "observation_space",
     "pair_of",
     "pool_ids",
+    "python_backend",
     "tokenize",
     "training_seeds",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from functools import lru_cache, partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import gymnasium as gym
@@ -46,13 +47,10 @@ class PythonVecEnv(DummyVecEnv):
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
         super().__init__(env_fns)
-        package = "minigrid" if _is_grid(self.envs[0]) else "gymnasium"
-        self.backend = f"{package} {_version(package)}"
+        self.backend = python_backend(_is_grid(self.envs[0]))
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Set the seeds of the next ``reset``: ``training_seeds(seed, n_envs)``."""
-        if seed is None:
-            seed = int(np.random.default_rng().integers(2**30))
         self._seeds = list(training_seeds(seed, self.num_envs))
         return self._seeds
 
@@ -178,7 +176,13 @@ def episode_limit(env: gym.Env[Any, Any]) -> int | None:
 def backend_of(venv: VecEnv) -> str:
     """Name and version of what runs these environments, such as ``"envpool 1.2.5"``."""
     name = getattr(venv.unwrapped, "backend", None)
-    return name if isinstance(name, str) else f"gymnasium {_version('gymnasium')}"
+    return name if isinstance(name, str) else python_backend(grid=False)
+
+
+def python_backend(grid: bool) -> str:
+    """Name and version of what runs worlds in Python, grids or others."""
+    package = "minigrid" if grid else "gymnasium"
+    return f"{package} {version(package)}"
 
 
 def _gym_make(env_id: str) -> gym.Env[Any, Any]:
@@ -258,9 +262,3 @@ def check_actions(env_id: str, space: spaces.Space[Any]) -> None:
             f"{env_id} takes actions {space}: only numbers from 0 can be used; shift them by a "
             "gymnasium.ActionWrapper."
         )
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)

@@ -148,8 +148,6 @@ class EnvPoolVecEnv(VecEnv):
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Set the seeds that the next ``reset`` starts from: ``training_seeds(seed, n_envs)``."""
-        if seed is None:
-            seed = int(np.random.default_rng().integers(2**30))
         self._seeds = list(training_seeds(seed, self.num_envs))
         return self._seeds
 

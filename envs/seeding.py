@@ -13,16 +13,17 @@ class SeedError(RelagentError):
     """A seed outside its range."""
 
 
-def training_seeds(seed: int, n: int) -> list[int]:
+def training_seeds(seed: int | None, n: int) -> list[int]:
     """``n`` different seeds in [0, 2**30), hashed from one by ``numpy.random.SeedSequence``.
 
     Hashing keeps runs of neighbouring seeds apart, whose environments would overlap if they were
-    merely numbered from the seed. A longer list begins with the shorter one.
+    merely numbered from the seed. A longer list begins with the shorter one. Without a seed they
+    are drawn.
 
     Raises:
         SeedError: if the seed is negative.
     """
-    if seed < 0:
+    if seed is not None and seed < 0:
         raise SeedError(f"seed {seed} is negative: choose 0 or more.")
     # Repeated words are dropped; twice as many as needed are more than ever get lost.
     words = np.random.SeedSequence(seed).generate_state(2 * n + 8) % _HALF

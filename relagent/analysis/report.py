@@ -53,6 +53,9 @@ class AnalysisConfig(Config):
     episode: int = option(0, "Number of an agent's first evaluation episode; it is the one shown.")
     env: str | None = option(None, "World that an agent is played in; none takes its own.")
     greedy: bool = option(False, "Let an agent take the most probable action.")
+    data: str | None = option(
+        None, "Folder of a task's data, should they not be where the run found them."
+    )
     out: str | None = option(None, "Folder of the page; none takes RUN/analysis.")
 
     def __post_init__(self) -> None:
@@ -94,11 +97,16 @@ def analyse(run: Path, config: AnalysisConfig) -> Path:
 
     Raises:
         RunNotFoundError, RunDamagedError: no usable run there.
-        ConfigError: a setting that only agents have was given for a task.
+        ConfigError: a setting was given that only runs of another kind have.
         WriteError: the page cannot be written.
         RelagentError: the agent does not fit the world asked for.
     """
-    loaded = load_policy(run) if _is_agent(run) else load_model(run)
+    if _is_agent(run):
+        if config.data is not None:
+            raise ConfigError("data", config.data, "an agent's run needs none: leave it out")
+        loaded: LoadedPolicy | LoadedModel = load_policy(run)
+    else:
+        loaded = load_model(run, data=config.data)
     folder = Path(config.out) if config.out is not None else run / "analysis"
     with output_folder(folder):
         if isinstance(loaded, LoadedPolicy):
@@ -117,8 +125,8 @@ def _write(page: Page, run: Path, config: AnalysisConfig, folder: Path) -> None:
         "run": run.resolve().name,
         "facts": page.facts,
         "loss": page.loss,
-        # Where it is written has no part in it.
-        "config": {name: value for name, value in to_json(config).items() if name != "out"},
+        # Where it is written, or its data are, has no part in it.
+        "config": {k: v for k, v in to_json(config).items() if k not in ("data", "out")},
         "findings": found,
         "provenance": provenance(),
     }

@@ -43,11 +43,11 @@ class StoppedError(RelagentError):
 class TrainedConfig(Config):
     """How the models of a figure are trained; the same for all of them."""
 
-    T: int = option(100, "The delay of the sequences, which have T + 20 steps.", flag="--T")
+    T: int = option(100, "The delay of the sequences, which have T + 20 steps.")
     updates: int = option(8000, "Updates at most; training ends before if the task is solved.")
     seeds: int = option(1, "Models of each setting, with the seeds from 0.")
     hidden_size: int = option(64, "Size of the hidden state.")
-    optimizer: Optimizer = option("adam", "What takes the steps on copy and denoise.")
+    optimizer: Optimizer = option("adam", "Optimiser on copy and denoise.")
     learning_rate: float = option(1e-3, "Step size on copy and denoise.")
     sequences: int = option(32, "Sequences that a trained model is looked at with.")
     runs: str = option("runs/figures", "Folder of the runs; those already there are not repeated.")

@@ -100,6 +100,11 @@ def options_of(memory: str | type[Memory[Any]]) -> set[str]:
     return names - {"self", "input_size", "hidden_size"}
 
 
+def takers_of(option: str) -> str:
+    """Return the names of the memories that take an option, as a help text lists them."""
+    return ", ".join(name for name in MEMORIES if option in options_of(name))
+
+
 def check_memory(memory: str | type[Memory[Any]], **options: Any) -> None:
     """Refuse what :func:`make_memory` would, without drawing any random number."""
     with torch.random.fork_rng(devices=[]):

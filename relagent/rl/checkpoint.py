@@ -164,15 +164,15 @@ def check_spaces(
         if saved != space:
             raise ModelMismatchError(
                 f"the {name.replace('_', ' ')} does not fit: the model was made for "
-                f"{_in_words(saved)}, the environment has {_in_words(space)}; use an environment "
+                f"{in_words(saved)}, the environment has {in_words(space)}; use an environment "
                 "of the same kind"
             )
 
 
-def _in_words(space: spaces.Space[Any]) -> str:
-    """A space in one line: bounds that differ from element to element are left out."""
+def in_words(space: spaces.Space[Any]) -> str:
+    """Return a space in one line: bounds that differ from element to element are left out."""
     if isinstance(space, spaces.Dict):
-        return f"Dict({', '.join(f'{name}: {_in_words(part)}' for name, part in space.items())})"
+        return f"Dict({', '.join(f'{name}: {in_words(part)}' for name, part in space.items())})"
     if isinstance(space, spaces.Box) and "\n" in str(space):
         return f"Box({space.shape}, {space.dtype})"
     return str(space)
@@ -218,8 +218,8 @@ class LoadedPolicy:
     """A policy out of a run directory."""
 
     policy: MemoryPolicy
-    config: Any
-    """The run's ``TrainConfig``."""
+    config: TrainConfig
+    """The run's settings."""
     steps: int
     """Environment steps it was trained for."""
     backend: str

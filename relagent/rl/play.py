@@ -19,6 +19,7 @@ import torch
 from relagent.envs import check_reset, evaluation_seeds, make_env
 from relagent.envs.observations import ObservationPartsError
 from relagent.errors import RelagentError
+from relagent.rl.checkpoint import in_words
 from relagent.rl.episodes import MAX_STEPS, Job, Result, Row, parts_of, play_rows
 from relagent.rl.policy import MemoryPolicy
 from relagent.rl.workers import play_in_processes
@@ -182,7 +183,8 @@ def check_world(policy: MemoryPolicy, env_id: str) -> None:
         if known != found:
             raise WorldMismatchError(
                 f"the {name.replace('_', ' ')} of {env_id} does not fit: the agent was trained "
-                f"with {known}, this world has {found}: choose a world of the same kind"
+                f"with {in_words(known)}, this world has {in_words(found)}: choose a world of the "
+                "same kind"
             )
 
 

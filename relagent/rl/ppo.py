@@ -171,7 +171,7 @@ class MemoryPPO(MemoryAlgorithm):
             policy,
             env,
             exploring_starts=exploring_starts,
-            learning_rate=learning_rate,
+            learning_rate=_plain(learning_rate),
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -189,8 +189,8 @@ class MemoryPPO(MemoryAlgorithm):
         )
         self.batch_size = batch_size
         self.n_epochs = n_epochs
-        self.clip_range = clip_range
-        self.clip_range_vf = clip_range_vf
+        self.clip_range = _plain(clip_range)
+        self.clip_range_vf = _plain(clip_range_vf)
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
         if _init_setup_model:
@@ -412,6 +412,11 @@ class MemoryPPO(MemoryAlgorithm):
         return model
 
 
+def _plain(number: Any) -> Any:
+    """A number of NumPy's as Python's own, which stable-baselines3 asks for; all else as it is."""
+    return number.item() if isinstance(number, np.number) else number
+
+
 def _saved(path: str | Path) -> dict[str, Any]:
     """What :func:`model_state` told of a saved model, or of a run's newest checkpoint."""
     if isinstance(path, io.IOBase):
@@ -426,7 +431,9 @@ def _saved(path: str | Path) -> dict[str, Any]:
         return cast("dict[str, Any]", read_training(RunDirectory.open(path))[0]["model"])
     tensors, data = load_file(file)
     if "model" not in data:
-        raise CheckpointDamagedError(Path(path), "it holds no model")
+        raise CheckpointDamagedError(
+            Path(path), "it holds no saved model; of a run, give the folder of the run"
+        )
     return cast("dict[str, Any]", unpack(tensors, data["model"]))
 
 

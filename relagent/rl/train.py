@@ -34,7 +34,7 @@ from relagent.envs import (
     make_vec_env,
 )
 from relagent.envs.make import Backend
-from relagent.memories import MEMORIES, check_memory, options_of
+from relagent.memories import MEMORIES, check_memory, options_of, takers_of
 from relagent.memories.attention import Combine
 from relagent.rl.callbacks import AttentionCallback, CheckpointCallback, ProgressCallback
 from relagent.rl.checkpoint import model_state, read_training, restore_model
@@ -65,9 +65,13 @@ class TrainConfig(Config):
     steps: int = option(5_000_000, "Environment steps to train for.", role="budget")
     seed: int = option(0, "Seed of weights, worlds and actions.")
     n_envs: int = option(64, "Worlds that are played at the same time.")
-    nu: int = option(5, "Length of the short-term buffer of rel (the last ν states).")
-    rho: int = option(5, "Size of the relevant set of rel (the ρ most relevant states).")
-    combine: Combine = option("sum", "How hidden state and context make the macro-state.")
+    nu: int = option(5, f"Length of the short-term buffer: the last ν states ({takers_of('nu')}).")
+    rho: int = option(
+        5, f"Size of the relevant set: the ρ most relevant states ({takers_of('rho')})."
+    )
+    combine: Combine = option(
+        "sum", f"How hidden state and context make the macro-state ({takers_of('combine')})."
+    )
     hidden_size: int = option(64, "Size of the memory's hidden state.")
     learning_rate: float = option(5e-4, "Step size of Adam.")
     learning_rate_end: float | None = option(
@@ -153,6 +157,7 @@ class TrainConfig(Config):
         if self.parts is not None and "image" not in check_parts(self.parts):
             raise ConfigError("parts", self.parts, "image must be among them")
         check_memory(self.memory, **self.memory_options)  # says at once what would be said later
+        MEMORIES[self.memory].check_hidden_size(self.hidden_size)
 
     @property
     def memory_options(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from relagent.envs import (
     ladder_of,
     make_env,
     pair_of,
+    python_backend,
 )
 from relagent.errors import RelagentError
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
@@ -57,7 +57,9 @@ class TransferConfig(Config):
         1000, "Episodes in each world, once with sampled and once with greedy actions."
     )
     ladder: bool = option(False, "Play every size of the world's family.")
-    worlds: tuple[str, ...] = option((), "Play this world too (repeatable).", flag="--env")
+    worlds: tuple[str, ...] = option(
+        (), "Play this world too (repeatable).", flag="--env", repeat=True
+    )
     max_steps: int = option(
         MAX_STEPS, "Where an episode is cut off in a world without a time limit of its own."
     )
@@ -103,8 +105,7 @@ class Group:
     @property
     def config(self) -> TrainConfig:
         """The settings of the first run."""
-        config: TrainConfig = next(iter(self.runs.values()))[1].config
-        return config
+        return next(iter(self.runs.values()))[1].config
 
 
 def evaluate(
@@ -166,7 +167,7 @@ def _score(groups: Sequence[Group], config: TransferConfig, progress: Console | 
             rows.append(_row(group, world, actions, episodes))
     return Report(
         rows=tuple(rows),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),  # groups in one world lack the same
         # Neither the folder nor the number of processes has any part in the scores.
         config={k: v for k, v in to_json(config).items() if k not in ("out", "workers")},
         provenance=provenance(
@@ -261,13 +262,14 @@ def worlds_of(group: Group, config: TransferConfig, notes: list[str]) -> tuple[s
         worlds = ladder
     else:
         worlds = (env, pair.test_id)
-    chosen = dict.fromkeys(
+    chosen: dict[str, str] = {}  # each once, in whatever spelling
+    for world in (*worlds, *config.worlds):
         # A module must stay: processes that play import it to know its worlds.
-        canonical_id(world) if pair_of(world) is not None else world
-        for world in (*worlds, *config.worlds)
-    )
+        name = canonical_id(world)
+        chosen.setdefault(name, name if pair_of(world) is not None else world)
     # Worlds of other families stand behind, in the order in which they were asked for.
-    return tuple(sorted(chosen, key=lambda w: ladder.index(w) if w in ladder else len(ladder)))
+    place = {world: number for number, world in enumerate(ladder)}
+    return tuple(sorted(chosen.values(), key=lambda world: place.get(world, len(ladder))))
 
 
 def _has_time_limit(env_id: str) -> bool:
@@ -337,7 +339,7 @@ def _row(group: Group, world: str, actions: str, episodes: dict[int, Episodes]) 
         seeds=tuple(episodes),
         steps=group.settings["steps"],
         trained_on=group.settings["backend"],
-        played_on=_backend(group),
+        played_on=python_backend(_plays_grids(group)),
         rewards=np.stack([e.rewards for e in episodes.values()]),
         lengths=np.stack([e.lengths for e in episodes.values()]),
         successes=np.stack(successes) if told else None,
@@ -353,7 +355,6 @@ def paper_number(train: str, world: str, memory: str) -> float | None:
     return {pair.train_id: on_train, pair.test_id: on_test}.get(canonical_id(world))
 
 
-def _backend(group: Group) -> str:
+def _plays_grids(group: Group) -> bool:
     _, loaded = next(iter(group.runs.values()))
-    package = "minigrid" if is_grid_space(loaded.policy.observation_space) else "gymnasium"
-    return f"{package} {version(package)}"
+    return is_grid_space(loaded.policy.observation_space)

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Self
 
@@ -60,6 +61,13 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"it must be a whole number of at least 1, not {text!r}")
     return number
+
+
+def folder(text: str) -> Path:
+    """A folder on the command line: "" would be the current one."""
+    if not text:
+        raise argparse.ArgumentTypeError("it must name a folder; . is this one")
+    return Path(text)
 
 
 def main_guard(function: Callable[[], int | None]) -> int:

@@ -22,13 +22,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import sys
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from relagent.errors import RelagentError
+from relagent.errors import RelagentError, did_you_mean
 
 
 class ConfigError(RelagentError):
@@ -87,6 +86,7 @@ def option(
     help: str = "",
     *,
     flag: str | None = None,
+    repeat: bool = False,
     role: Role = "result",
     default_is: str | None = None,
 ) -> Any:
@@ -96,10 +96,17 @@ def option(
         default: immutable; a field without one must be given.
         help: one sentence, shown by ``--help``.
         flag: the command-line flag, where it is not the field's name with dashes.
+        repeat: of a tuple: the flag takes one value and may be given again.
         role: what it decides.
         default_is: what the command line takes instead of a default of the field, in words.
     """
-    metadata = {"help": help, "flag": flag, "role": role, "default_is": default_is}
+    metadata = {
+        "help": help,
+        "flag": flag,
+        "repeat": repeat,
+        "role": role,
+        "default_is": default_is,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -213,9 +220,8 @@ def from_json(config_class: type[ConfigT], data: Any) -> ConfigT:
         raise ConfigKeyError(f"settings must be a JSON object, not a {type(data).__name__}")
     for name in data:
         if name not in names:
-            near = difflib.get_close_matches(str(name), names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
-            raise ConfigKeyError(f"unknown setting {name!r}; {hint}")
+            hint = did_you_mean(str(name), names) or f"; known are {', '.join(names)}"
+            raise ConfigKeyError(f"unknown setting {name!r}{hint}")
     missing = [name for name in names if name not in data]
     if missing:
         raise ConfigKeyError(f"missing setting {', '.join(missing)}; every setting must be there")
@@ -229,9 +235,9 @@ def add_arguments(
 ) -> None:
     """Add one flag for each field: ``--n-envs N`` for ``n_envs``, ``--flag/--no-flag`` for a bool.
 
-    A tuple takes several values. A field that may be None takes ``none``, unless it has choices. A
-    flag that is not given leaves nothing in the namespace, so :func:`given_arguments` knows what
-    the user asked for.
+    A tuple takes several values (or one at a time: ``repeat``). A field that may be None takes
+    ``none``, unless it has choices. A flag that is not given leaves nothing in the namespace, so
+    :func:`given_arguments` knows what the user asked for.
 
     Args:
         parser: gets the flags.
@@ -249,13 +255,14 @@ def add_arguments(
         if kind.base is bool:
             settings["action"] = argparse.BooleanOptionalAction
         else:
+            name = _flag(field).removeprefix("--").replace("-", "_").upper()
             settings["type"] = _reader(kind)
-            settings["metavar"] = {int: "N", float: "X", str: field.name.upper()}[kind.base]
+            settings["metavar"] = {int: "N", float: "X", str: name}[kind.base]
             if kind.choices:
                 settings["choices"] = kind.choices
                 del settings["metavar"]  # argparse shows the choices
             if kind.many:
-                settings["nargs"] = "*"
+                settings |= {"action": "append"} if field.metadata.get("repeat") else {"nargs": "*"}
         parser.add_argument(_flag(field), **settings)
 
 
@@ -288,7 +295,12 @@ def given_arguments(config_class: type[Config], arguments: argparse.Namespace) -
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:
-    return field.metadata.get("flag") or "--" + field.name.replace("_", "-")
+    return field.metadata.get("flag") or flag_of(field.name)
+
+
+def flag_of(name: str) -> str:
+    """Return the command-line flag of a setting that has none of its own."""
+    return "--" + name.replace("_", "-")
 
 
 def _help(field: dataclasses.Field[Any], default: str | None = None) -> str:

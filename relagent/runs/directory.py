@@ -294,11 +294,11 @@ class RunDirectory:
         write_atomically(self.path / name, json.dumps(data, indent=2).encode() + b"\n")
 
 
-def default_run_path(env: str, memory: str, seed: int, root: Path | str = "runs") -> Path:
+def default_run_path(env: str, memory: str, seed: int) -> Path:
     """``runs/{env}-{memory}-s{seed}-{UTC time}``, with dashes for what a name cannot hold."""
     time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     name = f"{env}-{memory}-s{seed}-{time}"
-    return Path(root) / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
 def _lock(path: Path) -> IO[str]:

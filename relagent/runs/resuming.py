@@ -10,7 +10,7 @@ from typing import Any
 
 from relagent.errors import RelagentError
 from relagent.runs.checkpoint import Checkpoint
-from relagent.runs.config import Config, ConfigT, names_of, to_json
+from relagent.runs.config import Config, ConfigT, flag_of, names_of, to_json
 from relagent.runs.directory import RunDamagedError, RunDirectory
 from relagent.runs.packing import unpack
 
@@ -44,7 +44,7 @@ def changed_options(run: RunDirectory, config: Config) -> str:
     """Return the words of a command line that repeat what differs from the run's settings."""
     known = to_json(run.read_config(type(config)))
     return "".join(
-        f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
+        f" {flag_of(name)} {shlex.quote(str(value))}"
         for name, value in to_json(config).items()
         if value != known[name]
     )

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from relagent.runs.cli import ArgumentParser, GracefulStop, count, main_guard
+from relagent.runs.cli import ArgumentParser, GracefulStop, count, folder, main_guard
 from relagent.runs.config import add_arguments, given_arguments
 from relagent.runs.directory import RunDirectory
 from relagent.runs.files import writing
@@ -16,7 +16,7 @@ from relagent.tasks.config import TaskConfig
 from relagent.tasks.defaults import TASKS, default_config
 from relagent.tasks.run import load_model, read_task_config
 from relagent.tasks.train import resume, train
-from relagent.tasks.transfer import add_score, transfer
+from relagent.tasks.transfer import add_score, check_delay, transfer
 
 TRANSFER_FILE = "transfer-copy.json"
 
@@ -32,7 +32,7 @@ def main() -> int:
         # An option may be defined again: --task is said by the command already.
         command = commands.add_parser(name, help=f"train on {name}", conflict_handler="resolve")
         command.add_argument(
-            "--run-dir", type=Path, help="folder of the new run (default: runs/...)"
+            "--run-dir", type=folder, help="folder of the new run (default: runs/...)"
         )
         command.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
         add_arguments(command, kind)
@@ -86,6 +86,7 @@ def _transfer_parser(parser: argparse.ArgumentParser) -> None:
 
 def transfer_command(arguments: argparse.Namespace) -> int:
     """Score a run at other delays."""
+    check_delay(read_task_config(RunDirectory.open(arguments.run)))  # before data are missed
     loaded = load_model(arguments.run, arguments.device)
     delays = list(dict.fromkeys(arguments.T))
     path = arguments.run / TRANSFER_FILE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
-from relagent.memories import MEMORIES, ExpRNN, Memory, check_memory, options_of
+from relagent.memories import MEMORIES, ExpRNN, Memory, check_memory, options_of, takers_of
 from relagent.memories.attention import Combine
 from relagent.runs.config import Config, ConfigError, check_seed, check_threads, option
 from relagent.tasks.base import DatasetTask, Task
@@ -28,17 +28,22 @@ class TaskConfig(Config):
     memory: str = option("rel-rnn", f"Memory of the model: one of {', '.join(MEMORIES)}.")
     hidden_size: int = option(help="Size of the hidden state.", default_is=_FROM_TABLE)
     nonlinearity: Nonlinearity | None = option(
-        help="Of memories without gates.", default_is=_FROM_TABLE
+        help=f"φ of the recurrence ({takers_of('nonlinearity')}).", default_is=_FROM_TABLE
     )
-    nu: int | None = option(help="Length ν of rel's short-term buffer.", default_is=_FROM_TABLE)
-    rho: int | None = option(help="Size ρ of rel's relevant set.", default_is=_FROM_TABLE)
+    nu: int | None = option(
+        help=f"Length ν of the short-term buffer ({takers_of('nu')}).", default_is=_FROM_TABLE
+    )
+    rho: int | None = option(
+        help=f"Size ρ of the relevant set ({takers_of('rho')}).", default_is=_FROM_TABLE
+    )
     combine: Combine | None = option(
-        help="How hidden state and context make the macro-state.", default_is=_FROM_TABLE
+        help=f"How hidden state and context make the macro-state ({takers_of('combine')}).",
+        default_is=_FROM_TABLE,
     )
-    optimizer: Optimizer = option(help="What takes the steps.", default_is=_FROM_TABLE)
+    optimizer: Optimizer = option(help="Optimiser.", default_is=_FROM_TABLE)
     learning_rate: float = option(help="Step size.", default_is=_FROM_TABLE)
     orthogonal_learning_rate: float | None = option(
-        help="Step size of a recurrence that stays a rotation.", default_is=_FROM_TABLE
+        help="Step size of exp-rnn's rotation.", default_is=_FROM_TABLE
     )
     batch_size: int = option(10, "Sequences in a batch.")
     max_grad_norm: float = option(1.0, "The gradient's norm is clipped to this.")
@@ -120,7 +125,7 @@ def settings_of(memory: str) -> set[str]:
 class GeneratedConfig(TaskConfig):
     """Settings of a task whose sequences are drawn as they are needed."""
 
-    T: int = option(200, "The delay; sequences have T + 20 steps.", flag="--T")
+    T: int = option(200, "The delay; sequences have T + 20 steps.")
     updates: int = option(200_000, "Updates to train for at most.", role="budget")
     evaluate_every: int = option(100, "Updates between two evaluations.")
     evaluation_batches: int = option(

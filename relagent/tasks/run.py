@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from relagent.memories import make_memory
+from relagent.runs.config import ConfigError
 from relagent.runs.device import computing_device
 from relagent.runs.directory import RunDamagedError, RunDirectory, RunError
 from relagent.runs.files import read_or_empty
 from relagent.runs.machine import peak_resident
 from relagent.runs.resuming import read_checkpoint
 from relagent.tasks.base import Task
-from relagent.tasks.config import TaskConfig
+from relagent.tasks.config import DatasetConfig, TaskConfig
 from relagent.tasks.data import DataError
 from relagent.tasks.defaults import TASKS
 from relagent.tasks.model import SequenceModel
@@ -86,15 +87,25 @@ class LoadedModel:
     """Updates it was trained for."""
 
 
-def load_model(path: Path | str, device: str = "cpu") -> LoadedModel:
+def load_model(path: Path | str, device: str = "cpu", data: str | None = None) -> LoadedModel:
     """Load a run's newest usable model.
 
+    Args:
+        path: the run directory.
+        device: where to compute.
+        data: folder of its data, should they not be where they were.
+
     Raises:
+        ConfigError: the run is of a task that needs no data.
         RelagentError: no run there, its settings are not those of its newest checkpoint, or none of
             its checkpoints can be used; one line says which.
     """
     run = RunDirectory.open(path)
     config = read_task_config(run)
+    if data is not None:
+        if not isinstance(config, DatasetConfig):
+            raise ConfigError("data", data, f"{config.task} needs none: leave it out")
+        config = replace(config, data=data)
     task = config.make_task()
     state, checkpoint = read_checkpoint(run, config)
     check_data(task, state)

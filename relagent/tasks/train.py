@@ -129,6 +129,7 @@ def resume(
         check_data(training.task, state)
         training.restore(state, checkpoint.step)
         run.rewind(checkpoint.step, where)
+        (run.path / "result.json").unlink(missing_ok=True)  # of an end that is none any more
         return training.run(run, stop or (lambda: False))
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from relagent.errors import RelagentError
 from relagent.runs.files import read_or_empty, write_atomically
 from relagent.tasks.base import GeneratedTask, Score, Stream, generator
-from relagent.tasks.config import GeneratedConfig
+from relagent.tasks.config import GeneratedConfig, TaskConfig
 from relagent.tasks.evaluate import score
 from relagent.tasks.run import LoadedModel
 
@@ -38,6 +38,19 @@ class TransferScore:
         return numbers | ({"loss": self.score.loss} if finite else {})
 
 
+def check_delay(config: TaskConfig) -> GeneratedConfig:
+    """Return the settings of a run, which must have a delay.
+
+    Raises:
+        TransferError: it is of a task that has none.
+    """
+    if not isinstance(config, GeneratedConfig):
+        raise TransferError(
+            f"this is a run of {config.task}, which has no delay T: give one of copy or denoise"
+        )
+    return config
+
+
 def transfer(
     loaded: LoadedModel, T: int, *, batches: int = 100, batch_size: int = 100
 ) -> TransferScore:
@@ -53,11 +66,7 @@ def transfer(
         TransferError: the run is of another task.
         ConfigError: the delay is below 1.
     """
-    config = loaded.config
-    if not isinstance(config, GeneratedConfig):
-        raise TransferError(
-            f"this is a run of {config.task}, which has no delay T: give one of copy or denoise"
-        )
+    config = check_delay(loaded.config)
     task = cast(GeneratedTask, replace(config, T=T).make_task())
     draws = generator(config.seed, Stream.TRANSFER, T)
     found = score(loaded.model, (task.batch(draws, batch_size) for _ in range(batches)))

@@ -225,6 +225,8 @@ def test_thin_lines_survive_a_small_picture() -> None:
         (["{agent}", "--episode", "-1"], "negative"),
         (["{task}", "--out", "{task}/config.json"], "cannot write"),
         (["{task}", "--out", ""], "must name a folder"),
+        (["{task}", "--data", "x"], "copy needs none"),
+        (["{agent}", "--data", "x"], "an agent's run needs none"),
         (["{broken}"], "broken/config.json"),
         (["{strange}"], "strange/config.json"),
         (["{diverged}"], "training diverged"),

@@ -171,6 +171,13 @@ def test_worlds_that_do_not_fit(world: str, error: type[Exception]) -> None:
         play(make_policy(), world, 1)
 
 
+def test_a_grid_is_told_without_the_bounds_of_its_cells() -> None:
+    with pytest.raises(WorldMismatchError, match="the observation space of MiniGrid") as told:
+        play(make_policy("lstm", "CartPole-v1"), WORLD, 1)
+    assert "image: Box((7, 7, 3), uint8)" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
 def test_what_cannot_be_played() -> None:
     for counts in ({"episodes": 0}, {"workers": 0}, {"rows": 0}, {"max_steps": 0}):
         with pytest.raises(EpisodeCountError):

@@ -79,6 +79,13 @@ def test_impossible_shares_are_refused(name: str, value: object) -> None:
         small_model(toys(), "rel", False, 0, **{name: value})
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    rates = {"learning_rate": np.float32(1e-3), "clip_range": np.float64(0.2)}
+    model = small_model(toys(), "rel", False, 0, **rates, clip_range_vf=np.int64(1))
+    model.learn(12 * 4)
+    assert model.lr_schedule(1) == pytest.approx(1e-3)
+
+
 def test_there_must_be_an_environment(tmp_path: Path) -> None:
     nowhere: Any = None
     with pytest.raises(ModelOptionError, match="there is no environment: pass one"):

@@ -98,6 +98,20 @@ def test_an_id_without_its_version_is_the_same_world(runs: Runs) -> None:
     assert worlds_of(alone, TransferConfig(), []) == (WORLD, TEST_WORLD)
 
 
+def test_a_world_is_played_once_however_it_is_spelled(runs: Runs) -> None:
+    runs["a"] = loaded(env="CartPole-v1")
+    (group,) = group_runs([Path("a")])
+    asked = TransferConfig(worlds=("CartPole", "Acrobot-v1", "gymnasium:Acrobot-v1"))
+    assert worlds_of(group, asked, []) == ("CartPole-v1", "Acrobot-v1")
+
+
+def test_what_two_groups_lack_is_said_once(runs: Runs) -> None:
+    runs |= {"a": loaded(env="CartPole-v1"), "b": loaded(env="CartPole-v1", memory="lstm")}
+    report = transfer._score(group_runs([Path("a"), Path("b")]), TransferConfig(episodes=1), None)
+    (note,) = report.notes
+    assert note.startswith("CartPole-v1 has no test world in the paper")
+
+
 def test_a_run_given_twice(runs: Runs) -> None:
     runs |= {"a": loaded(), "b": loaded()}
     with pytest.raises(TransferError, match="b and a have the same settings and the same seed 0"):

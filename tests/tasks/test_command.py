@@ -12,6 +12,7 @@ import pytest
 from relagent.rl.train import TrainConfig
 from relagent.runs.config import to_json
 from relagent.tasks.__main__ import main
+from relagent.tasks.defaults import default_config
 from tests.in_process import run_command
 
 from .standins import write_mnist
@@ -35,6 +36,9 @@ def test_errors_are_one_line(
     (tmp_path / "damaged/mnist/train-images-idx3-ubyte.gz").write_bytes(b"no")
     Path("agent").mkdir()
     Path("agent/config.json").write_text(json.dumps(to_json(TrainConfig(env="any"))))
+    Path("text").mkdir()
+    text = default_config("ptb", "lstm", data=str(tmp_path / "gone"))
+    Path("text/config.json").write_text(json.dumps(to_json(text)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     for words, part in (
         (["copi"], "invalid choice: 'copi'"),
@@ -47,6 +51,7 @@ def test_errors_are_one_line(
         (["copy", "--memory", "goru", "--hidden-size", "9"], "power of 2"),
         (["copy", "--device", "tpu"], "unknown device 'tpu'"),
         (["copy", "--run-dir", "run"], "holds a run already"),
+        (["copy", "--run-dir", ""], "it must name a folder; . is this one"),
         (["copy", "--resume", "absent"], "no run at absent"),
         (["copy", "--resume", "run", "--T", "9"], "T of this run is 5 and cannot become 9"),
         (["denoise", "--resume", "run"], "run is a run of copy"),
@@ -59,6 +64,7 @@ def test_errors_are_one_line(
         (["ptb", "--data", "~nosuchuser/x"], "ptb not found in"),
         (["ptb", "--memory", "goru", "--hidden-size", "100"], "power of 2"),
         (["transfer-copy", "absent"], "no run at absent"),
+        (["transfer-copy", "text"], "a run of ptb, which has no delay T"),
         (
             ["transfer-copy", "run", "--T", "0"],
             "a whole number of at least 1, not '0'",

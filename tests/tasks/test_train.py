@@ -19,6 +19,7 @@ from relagent.runs.packing import pack, unpack
 from relagent.runs.resuming import ResumeError
 from relagent.tasks.base import Score
 from relagent.tasks.config import TaskConfig
+from relagent.tasks.data import DataNotFoundError
 from relagent.tasks.defaults import default_config
 from relagent.tasks.evaluate import evaluate
 from relagent.tasks.run import OtherDataError, load_model
@@ -120,6 +121,9 @@ def test_more_updates_can_be_asked_for_but_no_other_run(tmp_path: Path) -> None:
     assert resume(tmp_path / "run", {"updates": 20})
     one, other = (last_checkpoint(tmp_path / name)["model"] for name in ("run", "long"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (tmp_path / "run" / "result.json").exists()
+    assert not resume(tmp_path / "run", {"updates": 30}, stop_after(3))
+    assert not (tmp_path / "run" / "result.json").exists()  # what it said is true no more
     with pytest.raises(ResumeError, match="T of this run is 6 and cannot become 7"):
         resume(tmp_path / "run", {"T": 7})
     with pytest.raises(ResumeError, match="10 of --updates 10: give a larger --updates"):
@@ -143,6 +147,10 @@ def test_other_data_are_not_gone_on_with(task: str, tmp_path: Path) -> None:
     here, there = tmp_path / "data", tmp_path / "elsewhere"
     shutil.copytree(here, there)
     assert resume(tmp_path / "run", {"data": str(there), "epochs": 2})  # the same, moved
+    here.rename(tmp_path / "gone")
+    with pytest.raises(DataNotFoundError):
+        load_model(tmp_path / "run")
+    assert load_model(tmp_path / "run", data=str(there)).updates > 0
     for path in there.rglob("*train*"):
         if path.suffix == ".txt":
             path.write_text(path.read_text()[::-1])

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from relagent.runs.config import from_json, names_of, to_json
+from relagent.runs.config import flag_of, from_json, names_of, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.study.supervised.grid import (
     FIRST,
@@ -220,7 +220,7 @@ def task_words(config: TaskConfig) -> list[str]:
         if name in ("task", "memory", *names_of(type(config), "machine")):
             continue
         if value != plain[name] or (value is not None and name in _ALWAYS_SAID):
-            flag = "--T" if name == "T" else "--" + name.replace("_", "-")
+            flag = flag_of(name)
             if isinstance(value, bool):
                 words.append(flag if value else flag.replace("--", "--no-", 1))
             else:
