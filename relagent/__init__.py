@@ -6,7 +6,8 @@
 - :mod:`~relagent.analysis`: how gradients travel through them.
 - :mod:`~relagent.runs`: what a training leaves on disk; :mod:`~relagent.study`: many of them.
 - :mod:`~relagent.errors`: errors that a user can cause; :mod:`~relagent.table`: tables as texts;
-  :mod:`~relagent.picture`: what pictures share.
+  :mod:`~relagent.picture`: what pictures share; :mod:`~relagent.looks`: how memories are called
+  and drawn.
 """
 
 import os

@@ -31,6 +31,7 @@ from relagent.analysis.trained import (
     run_of,
     untrained,
 )
+from relagent.looks import title
 from relagent.memories.attention import Combine
 from relagent.picture import COLOURS
 from relagent.runs.config import ConfigError, option
@@ -132,16 +133,8 @@ def _finite(values: list[float]) -> list[float | None]:
     return [value if np.isfinite(value) else None for value in values]
 
 
-NAMES = {
-    "rnn": "RNN",
-    "lstm": "LSTM",
-    "mem-rnn": "MemRNN",
-    "mem": "MemLSTM",
-    "sab": "SAB",
-    "rel-rnn": "RelRNN",
-    "rel": "RelLSTM",
-}
-"""The memories that are compared, by their names in the paper."""
+COMPARED = ("rnn", "lstm", "mem-rnn", "mem", "sab", "rel-rnn", "rel")
+"""The memories that are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +153,7 @@ class MemoriesConfig(TrainedConfig):
     def __post_init__(self) -> None:
         """Check all models before the first is trained."""
         super().__post_init__()
-        for memory in NAMES:
+        for memory in COMPARED:
             self.model(memory, 0)
 
     def model(self, memory: str, seed: int) -> TaskConfig:
@@ -176,7 +169,7 @@ def memories(config: MemoriesConfig, kept: Path, stop: Stop) -> Drawn:
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     panels = figure.subplots(1, 2)  # before training, the sums of attention may explode
     numbers: dict[str, Any] = {}
-    for colour, (memory, name) in zip(COLOURS, NAMES.items(), strict=True):
+    for colour, memory in zip(COLOURS, COMPARED, strict=True):
         rows = []
         for seed in range(config.seeds):
             model = config.model(memory, seed)
@@ -184,15 +177,15 @@ def memories(config: MemoriesConfig, kept: Path, stop: Stop) -> Drawn:
             before = gradients_of(untrained(model), config.sequences)
             rows.append({**after.row, "untrained": norms_of(before).plain()})
             if seed == 0:
-                label = f"{name} ({outcome(after.row['accuracy'])})"
+                label = f"{title(memory)} ({outcome(after.row['accuracy'])})"
                 panels[1].plot([], [], color=colour, label=label)
                 profiles = profile_of([before]), after.profile
                 for axes, profile in zip(panels, profiles, strict=True):
                     if profile is not None:
                         draw_curve(axes, profile.median, colour)
         numbers[memory] = rows
-    for axes, title in zip(panels, ("before training", "after training"), strict=True):
-        axes.set_title(title)
+    for axes, when in zip(panels, ("before training", "after training"), strict=True):
+        axes.set_title(when)
         _finish(axes)
     panels[0].set_ylabel("‖∇ L‖ at h_t, median over sequences")
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -224,7 +217,7 @@ def tradeoff(config: TradeoffConfig, kept: Path, stop: Stop) -> Drawn:
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
     numbers: dict[str, Any] = {}
-    for colour, (memory, name) in zip(COLOURS, NAMES.items(), strict=True):
+    for colour, memory in zip(COLOURS, COMPARED, strict=True):
         models = [config.model(memory, seed) for seed in range(config.seeds)]
         rows = [measured(model, config, kept, stop).row for model in models]
         batch = replace(config.model(memory, 0), batch_size=config.peak_batch)
@@ -243,7 +236,7 @@ def tradeoff(config: TradeoffConfig, kept: Path, stop: Stop) -> Drawn:
             axes.plot(kernel, value, "o", ms=9, color=colour)
             axes.plot(plainly, value, "o", ms=9, color=colour, mfc="w")
             place = (max(kernel, plainly), value)
-            label = f"{name}\n{outcome(row['accuracy'])}"
+            label = f"{title(memory)}\n{outcome(row['accuracy'])}"
             axes.annotate(
                 label, place, xytext=(9, -8), textcoords="offset points", color=colour, fontsize=8
             )

@@ -24,7 +24,7 @@ from relagent.analysis.trained import (
     trained,
     untrained,
 )
-from relagent.analysis.trained_figures import NAMES, HeatmapsConfig, figure3_verdict
+from relagent.analysis.trained_figures import COMPARED, HeatmapsConfig, figure3_verdict
 from relagent.memories import kernels
 from relagent.runs.cli import main_guard
 from relagent.runs.config import ConfigError
@@ -114,7 +114,7 @@ def test_memories_and_tradeoff_share_their_runs(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = draw("memories", runs, tmp_path)
-    assert set(data["models"]) == set(NAMES)
+    assert set(data["models"]) == set(COMPARED)
     # Eight processes would take long; the measurement has a test of its own.
     monkeypatch.setattr("relagent.analysis.trained_figures.peak_megabytes", lambda *_, **__: 7.0)
     made = len(list(runs.glob("*/result.json")))

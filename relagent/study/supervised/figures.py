@@ -7,11 +7,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from relagent.looks import look, title
 from relagent.picture import png
 from relagent.study.draw import draw_table, legend, tidy
 from relagent.study.supervised.result import SupervisedResult
 from relagent.study.supervised.tables import main_table
-from relagent.study.supervised.view import LOOKS, View, variant_title
+from relagent.study.supervised.view import View, variant_title
 from relagent.tasks.copy import N_SYMBOLS, memoryless_loss
 
 WITHOUT = "without a memory"
@@ -46,7 +47,7 @@ def curves_figure(view: View) -> bytes:
             for run in view.runs(name, memory):
                 line = _curve(axes, run)
                 if line is not None:
-                    handles[LOOKS[memory].title] = line
+                    handles[title(memory)] = line
         axes.set_title(variant_title(name), fontsize="medium")
         if view.study in ("copy", "denoise"):
             handles[WITHOUT] = axes.axhline(
@@ -75,7 +76,7 @@ CURVES = {
 
 def _curve(axes: Any, run: SupervisedResult) -> Any:
     """Draw a run; None where it diverged before there was anything to draw."""
-    look = LOOKS[run.memory]
+    shown = look(run.memory)
     if "epochs" in run.config:
         name = "bpc" if "bpc" in run.evaluations else "accuracy"
         scale = run.config["epochs"] / run.total
@@ -87,12 +88,12 @@ def _curve(axes: Any, run: SupervisedResult) -> Any:
     if not x:
         return None
     (line,) = axes.plot(
-        x, y, color=look.colour, ls=look.style, lw=1.4, marker=marker, label=look.title
+        x, y, color=shown.colour, ls=shown.style, lw=1.4, marker=marker, label=shown.title
     )
     if run.solved is not None:
-        axes.plot(x[-1:], y[-1:], "o", color=look.colour, markersize=5)
+        axes.plot(x[-1:], y[-1:], "o", color=shown.colour, markersize=5)
     if run.diverged is not None:
-        axes.plot(x[-1:], y[-1:], "x", color=look.colour, markersize=7)
+        axes.plot(x[-1:], y[-1:], "x", color=shown.colour, markersize=7)
     return line
 
 
@@ -104,15 +105,15 @@ def transfer_figure(view: View) -> bytes:
     delays: set[float] = set()
     for run in view.ordered:
         if run.transfer and run.validation is not None:
-            look = LOOKS[run.memory]
+            shown = look(run.memory)
             points = [(run.config["T"], run.validation["accuracy"])]
             points += [(score["T"], score["accuracy"]) for score in run.transfer]
             x, y = zip(*sorted(points), strict=True)
             delays.update(x)
             # The first is broad, to be seen below those that lie on it.
             width, size = (1.4, 4) if handles else (5, 9)
-            (handles[look.title],) = axes.plot(
-                x, y, color=look.colour, ls=look.style, lw=width, marker="o", markersize=size
+            (handles[shown.title],) = axes.plot(
+                x, y, color=shown.colour, ls=shown.style, lw=width, marker="o", markersize=size
             )
     handles["chance"] = axes.axhline(1 / N_SYMBOLS, color="0.5", lw=1, ls=(0, (1, 2)))
     axes.set_xscale("log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from relagent.looks import title
 from relagent.runs.config import names_of
 from relagent.study.supervised.grid import GRIDS
 from relagent.study.supervised.peak import LIMIT, Peaks
@@ -15,11 +16,9 @@ from relagent.study.supervised.tables import (
     transfer_table,
 )
 from relagent.study.supervised.view import (
-    LOOKS,
     TITLES,
     View,
     planned,
-    title,
     variant_title,
     with_forms,
 )
@@ -293,7 +292,7 @@ def _missing(view: View) -> str:
         ("In the paper's Table 5, beside the grid, and not run:", unplanned),
     ):
         lines = [
-            f"- {variant_title(name)}: {', '.join(LOOKS[memory].title for memory in memories)}."
+            f"- {variant_title(name)}: {', '.join(map(title, memories))}."
             for name, memories in cells.items()
         ]
         if lines:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from relagent.looks import title
 from relagent.study.supervised.grid import PAPER_COPY
 from relagent.study.supervised.result import SupervisedResult
-from relagent.study.supervised.view import View, title, variant_title, with_forms
+from relagent.study.supervised.view import View, variant_title, with_forms
 from relagent.table import NOTHING
 
 Rows = tuple[list[str], list[list[str]]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from relagent.picture import COLOURS
+from relagent.looks import in_order
 from relagent.study.report import ReportError
 from relagent.study.supervised.grid import GRIDS, PAPER_COPY
 from relagent.study.supervised.result import SupervisedResult
@@ -15,32 +15,6 @@ from relagent.tasks.defaults import default_config
 
 Value = TypeVar("Value", bound=Hashable)
 
-
-class Look(NamedTuple):
-    """How a memory is shown."""
-
-    title: str
-    colour: str
-    style: str = "-"
-
-
-_BLUE, _ORANGE, _GREEN, _PINK, _YELLOW, _SKY, _BLACK = COLOURS
-
-# A memory of all states has the colour of the one of few, and is dashed.
-LOOKS = {
-    "rel-rnn": Look("RelRNN", _BLUE),
-    "rel": Look("RelLSTM", _ORANGE),
-    "mem-rnn": Look("MemRNN", _BLUE, "--"),
-    "mem": Look("MemLSTM", _ORANGE, "--"),
-    "lstm": Look("LSTM", _GREEN),
-    "orth-rnn": Look("orth-RNN", _PINK),
-    "exp-rnn": Look("expRNN", _YELLOW),
-    "goru": Look("GORU", _SKY),
-    "sab": Look("SAB", _BLACK),
-    "gru": Look("GRU", _GREEN, "--"),
-    "rnn": Look("RNN", _PINK, "--"),
-    "none": Look("no memory", _BLACK, ":"),
-}
 
 TITLES = {
     "copy": "Copy",
@@ -87,7 +61,7 @@ class View:
         """Memories in the default grid or with results."""
         found = {result.memory for result in self.results}
         found |= {memory for _, memory in GRIDS[self.study].cells}
-        return tuple(memory for memory in LOOKS if memory in found)
+        return in_order(found)
 
     def runs(self, variant_name: str, memory: str) -> list[SupervisedResult]:
         """The runs of one cell, by seed."""
@@ -183,8 +157,3 @@ def with_forms(
     if len(forms) == 1:
         return dict.fromkeys(forms, "")
     return {had: f" ({'; '.join(names)})" for had, names in forms.items()}
-
-
-def title(memory: str) -> str:
-    """A memory's name in tables and figures."""
-    return LOOKS[memory].title

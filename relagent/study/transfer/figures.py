@@ -9,27 +9,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from relagent.envs import Pair
+from relagent.looks import in_order, title
+from relagent.memories import MEMORIES
 from relagent.picture import COLOURS, png
 from relagent.rl.report import short_name
 from relagent.study.draw import draw_table, legend, tidy
 from relagent.study.transfer.aggregate import Estimate, estimate_profile
 from relagent.study.transfer.tables import table_rows
-from relagent.study.transfer.view import ROLES, TITLES, View, paper_numbers, size_of, title
+from relagent.study.transfer.view import ROLES, View, paper_numbers, size_of
 
 MARKERS = "osD^vPX"
+FIRST = ("rel", "mem", "lstm", "none")
+"""The memories of the study's tables have the first colours and markers: their bands overlap."""
 ROLE_TITLES = {"train": "training worlds", "test": "larger worlds, zero-shot"}
 
 
 def colour(memory: str) -> str:
     """A memory's colour, the same in all figures."""
-    known = list(TITLES)
-    return COLOURS[known.index(memory)] if memory in known else COLOURS[-1]
+    return COLOURS[_place(memory) % len(COLOURS)]
 
 
 def marker(memory: str) -> str:
-    """A memory's marker, the same in all figures."""
-    known = list(TITLES)
-    return MARKERS[known.index(memory)] if memory in known else MARKERS[-1]
+    """A memory's marker, the same in all figures; two of one colour have different ones."""
+    place = _place(memory)
+    return MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
+
+
+def _place(memory: str) -> int:
+    return [*FIRST, *(name for name in in_order(MEMORIES) if name not in FIRST)].index(memory)
 
 
 def table_figure(view: View, protocol: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from relagent.looks import title
 from relagent.rl.report import RESAMPLES
 from relagent.study.transfer.protocol import NAMES, load_protocol
 from relagent.study.transfer.results import RunResult
@@ -19,7 +20,7 @@ from relagent.study.transfer.tables import (
     untold_rows,
 )
 from relagent.study.transfer.task import TransferTask
-from relagent.study.transfer.view import View, planned_steps, title
+from relagent.study.transfer.view import View, planned_steps
 from relagent.study.words import backends, commits, listed, machines, untold_sessions, versions
 from relagent.table import markdown
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from relagent.envs import Pair
+from relagent.looks import title
 from relagent.rl.report import short_name
 from relagent.study.transfer.aggregate import Estimate
 from relagent.study.transfer.untold import solved_untold
-from relagent.study.transfer.view import ROLES, Cell, View, paper_numbers, title, world_of
+from relagent.study.transfer.view import ROLES, Cell, View, paper_numbers, world_of
 from relagent.table import NOTHING
 
 PAPER_DIGITS = 2

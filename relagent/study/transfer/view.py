@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from relagent.envs import PAIRS, Pair
+from relagent.looks import in_order
 from relagent.rl.report import short_name
 from relagent.study.transfer.aggregate import (
     Estimate,
@@ -23,8 +24,6 @@ from relagent.study.transfer.results import RunResult
 
 Role = Literal["train", "test"]
 ROLES: tuple[Role, ...] = ("train", "test")
-
-TITLES = {"rel": "RelLSTM", "mem": "MemLSTM", "lstm": "LSTM", "none": "no memory"}
 
 Array = np.ndarray[Any, Any]
 
@@ -75,9 +74,8 @@ class View:
         return (*(n for n in NAMES if n in found), *sorted(found - set(NAMES)))
 
     def memories(self, protocol: str) -> tuple[str, ...]:
-        """Names of the memories that have results, the known ones first."""
-        found = {r.memory for r in self.results if r.protocol == protocol}
-        return (*(n for n in TITLES if n in found), *sorted(found - set(TITLES)))
+        """Names of the memories that have results."""
+        return in_order(r.memory for r in self.results if r.protocol == protocol)
 
     def pairs(self, protocol: str) -> tuple[Pair, ...]:
         """The pairs that have results."""
@@ -246,11 +244,6 @@ def paper_numbers(pair: Pair, world: str) -> dict[str, float | None]:
 def world_of(pair: Pair, role: Role) -> str:
     """The pair's training or test world."""
     return pair.train_id if role == "train" else pair.test_id
-
-
-def title(memory: str) -> str:
-    """A memory's name in tables and figures."""
-    return TITLES.get(memory, memory)
 
 
 def size_of(world: str) -> str:

@@ -12,12 +12,12 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from relagent.looks import title
 from relagent.memories.relevancy import RelevancyMemory
 from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.report import short_name
 from relagent.runs.files import output_folder, replacing, writing
 from relagent.study.transfer.episode import Moment, Slot, WatchError, record
-from relagent.study.transfer.view import title
 
 WIDTH, HEIGHT, MARGIN = 1000, 610, 16
 TOP = 356

@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from relagent.memories import MEMORIES
 from relagent.study.supervised.grid import (
     GRIDS,
     PAPER_COPY,
@@ -14,7 +13,6 @@ from relagent.study.supervised.grid import (
     sequences,
 )
 from relagent.study.supervised.task import SupervisedTask, in_order
-from relagent.study.supervised.view import LOOKS
 from relagent.tasks.defaults import TASKS, default_config
 
 
@@ -25,9 +23,6 @@ def test_every_task_has_a_grid_of_known_memories() -> None:
         for T, memory in grid.cells:
             config = default_config(study, memory, **({} if T is None else {"T": T}))
             assert config.memory == memory
-    assert set(LOOKS) == set(MEMORIES)
-    looks = {(look.colour, look.style) for look in LOOKS.values()}
-    assert len(looks) == len(LOOKS)
 
 
 def test_the_grid_of_copy_is_that_of_table_5_where_it_tells_most() -> None:
