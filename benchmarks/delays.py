@@ -206,7 +206,11 @@ def main() -> int:
             config = settings(
                 delay, memory, seed, steps=options.steps, learning_rate=options.learning_rate
             )
-            if runs.get(name, {}).get("config") != to_json(config):
+            if name in runs and runs[name].get("config") != to_json(config):
+                raise RelagentError(
+                    f"{kept} holds {name} of other settings: choose another --output"
+                )
+            if name not in runs:
                 record = measure(config, folder / name, lambda: stop.requested)
                 if record is None:
                     return stop.exit_code

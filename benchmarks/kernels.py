@@ -225,9 +225,10 @@ def check_device(device: str) -> None:
             "torch finds no GPU here: run it on a machine with one, or without --device"
         )
     if kernels.select(RelLSTM, torch.zeros(1, device=device)) is None:
-        raise RelagentError(
-            f"there are no kernels for {device} here: install what compiles them (see README)"
-        )
+        if os.environ.get("RELAGENT_KERNELS") == "0":
+            raise RelagentError("RELAGENT_KERNELS=0 switches the kernels off: unset it")
+        compiler = "triton" if device == "cuda" else "numba"
+        raise RelagentError(f"there are no kernels for {device} here: install {compiler}")
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 ENV = "MiniGrid-DoorKey-5x5-v0"
@@ -201,7 +202,10 @@ def run_in_process(setting: Setting, seconds: float) -> float:
     plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run(words, capture_output=True, text=True, env=plain)
     if done.returncode:
-        raise RuntimeError(f"{setting} failed:\n{done.stderr[-2000:]}")
+        from relagent.errors import RelagentError
+
+        print(done.stderr, file=sys.stderr)
+        raise RelagentError(f"{setting} failed, its error stands above")
     return float(done.stdout.split()[-1])
 
 
@@ -226,6 +230,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     arguments = parser.parse_args()
+    if "torch-ac" in arguments.peers and find_spec("torch_ac") is None:
+        parser.error("torch-ac is not installed: pip install torch-ac, or leave it out of --peers")
 
     from relagent.runs.machine import machine_words
     from relagent.runs.provenance import provenance

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from relagent.analysis.gradients import unroll_with_handles, vector_norms
 from relagent.envs import GridObservation, UnsupportedSpaceError
-from relagent.rl.choice import choose
-from relagent.rl.episodes import MAX_STEPS, stack
-from relagent.rl.play import begin_episode
+from relagent.rl.episodes import MAX_STEPS
+from relagent.rl.play import begin_episode, choose_next
 from relagent.rl.policy import MemoryPolicy
 
 PICTURE_PIXELS = 160
@@ -91,13 +90,11 @@ def play_episode(
     while not over:
         if pictures and grid:
             shown.append(_picture(row.env.unwrapped))
-        with torch.no_grad():
-            features.append(policy.encode(stack([row.observation])))
-            latent, state = policy.memory.step(features[-1], state)
-            made = choose(policy.distribution(latent), None if greedy else [row.generator])
-        (action,) = made.tolist()
-        actions.append(action)
-        over = row.step(action)
+        choice = choose_next(policy, row, state, greedy=greedy)
+        state = choice.state
+        features.append(choice.features)
+        actions.append(choice.action)
+        over = row.step(choice.action)
     row.env.close()
     return Episode(
         policy=policy,

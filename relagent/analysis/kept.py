@@ -34,7 +34,7 @@ from relagent.tasks.run import LoadedModel
 from relagent.tasks.train import DivergenceError
 
 COMMAND = ("python", "-m", "relagent.analysis.figures")
-"""What makes these files, and the figures; its options follow."""
+"""What makes these files, whichever figure asks first, and the figures: their words follow."""
 DIGITS = 4
 """Of the numbers in a profile: more than a picture can show."""
 

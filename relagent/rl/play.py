@@ -11,16 +11,20 @@ import copy
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from relagent.envs import check_reset, evaluation_seeds, make_env
 from relagent.envs.observations import ObservationPartsError
 from relagent.errors import RelagentError
+from relagent.memories import AnyState, Attention
+from relagent.memories.attention import AttentiveMemory
 from relagent.rl.checkpoint import in_words
-from relagent.rl.episodes import MAX_STEPS, Job, Result, Row, parts_of, play_rows
+from relagent.rl.choice import choose
+from relagent.rl.episodes import MAX_STEPS, Job, Result, Row, parts_of, play_rows, stack
 from relagent.rl.policy import MemoryPolicy
 from relagent.rl.workers import play_in_processes
 
@@ -160,6 +164,32 @@ def begin_episode(
     row = Row(policy, env_id, max_steps)
     row.start(number, seed)
     return policy, row
+
+
+class Choice(NamedTuple):
+    """What an agent does at one step, and why."""
+
+    features: Tensor
+    """[1, F] what its memory reads."""
+    look: Attention | None
+    """What its memory looks at; ``None`` without attention."""
+    action: int
+    """What it is about to do."""
+    state: AnyState
+    """Of its memory, for the next step."""
+
+
+def choose_next(policy: MemoryPolicy, row: Row, state: AnyState, *, greedy: bool) -> Choice:
+    """Let an agent with Discrete actions choose in an episode of :func:`begin_episode`."""
+    with torch.no_grad():
+        features = policy.encode(stack([row.observation]))
+        look = None
+        if isinstance(policy.memory, AttentiveMemory):
+            latent, state, look = policy.memory.attend(features, state)
+        else:
+            latent, state = policy.memory.step(features, state)
+        chosen = choose(policy.distribution(latent), None if greedy else [row.generator])
+    return Choice(features, look, int(chosen.item()), state)
 
 
 def check_world(policy: MemoryPolicy, env_id: str) -> None:

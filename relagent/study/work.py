@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from relagent.runs.checkpoint import CheckpointDamagedError, checkpoints
+from relagent.runs.checkpoint import CheckpointDamagedError
 from relagent.runs.directory import RunDirectory
 from relagent.runs.files import read_or_empty, write_atomically
 from relagent.study.task import TaskError
@@ -22,8 +21,8 @@ def train_from_wherever(run: Path, begin: Callable[[], bool], go_on: Callable[[i
 
     Args:
         run: the run directory.
-        begin: trains from the beginning; called where there is no run, or none that was saved.
-        go_on: trains from the newest checkpoint, whose step it is told.
+        begin: trains from the beginning; called where there is no run.
+        go_on: trains from the newest checkpoint, whose step it is told; 0 where there is none yet.
 
     Returns:
         What the called one returned: whether training went to its end.
@@ -33,17 +32,9 @@ def train_from_wherever(run: Path, begin: Callable[[], bool], go_on: Callable[[i
     """
     if not (run / "config.json").is_file():
         return begin()
-    if not checkpoints(run / "checkpoints"):
-        # Killed before the first save: nothing is lost by starting over. The clock stays.
-        with RunDirectory.open_for_resume(run):
-            for path in run.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name not in ("seconds.json", "lock"):
-                    path.unlink()
-        return begin()
+    directory = RunDirectory.open(run)
     try:
-        step = RunDirectory.open(run).load_checkpoint().step
+        step = directory.load_checkpoint().step if directory.saved else 0
     except CheckpointDamagedError as error:
         raise TaskError(f"{error}; remove {run}, and it is trained again") from error
     return go_on(step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,20 @@ def _grid_parser(parser: argparse.ArgumentParser, study: str, kind: type[TaskCon
     for flag, instead in REFUSED.items():
         parser.add_argument(flag, dest="unused", help=argparse.SUPPRESS, type=_refuse(instead))
     parser.add_argument(
-        "--memories", nargs="+", choices=MEMORIES, metavar="NAME", help="default: the grid's"
+        "--memories",
+        nargs="+",
+        choices=MEMORIES,
+        metavar="NAME",
+        help=f"of {', '.join(MEMORIES)} (default: {_listed(memory for _, memory in grid.cells)})",
     )
     if generated:
         parser.add_argument(
-            "--T", nargs="+", type=count, metavar="N", dest="delays", help="default: the grid's"
+            "--T",
+            nargs="+",
+            type=count,
+            metavar="N",
+            dest="delays",
+            help=f"default: {_listed(T for T, _ in grid.cells)}, of some memories fewer",
         )
     parser.add_argument(
         "--seeds", type=count, default=grid.seeds, metavar="N", help="default: %(default)s"
@@ -52,7 +61,8 @@ def _grid_parser(parser: argparse.ArgumentParser, study: str, kind: type[TaskCon
         type=count,
         default=grid.budget,
         metavar="N",
-        help="of a run that is not solved before; more than before goes on (default: %(default)s)",
+        help=("of a run that is not solved before; " if generated else "of a run; ")
+        + "more than before goes on (default: %(default)s)",
     )
     parser.add_argument(
         "--device", default="cpu", help="where training computes (default: %(default)s)"
@@ -60,6 +70,10 @@ def _grid_parser(parser: argparse.ArgumentParser, study: str, kind: type[TaskCon
     add_runner(parser)
     add_folders(parser, study, root=Path("runs"))
     parser.set_defaults(command=grid_command, study=study, delays=None)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return " ".join(dict.fromkeys(map(str, values)))
 
 
 REFUSED = {

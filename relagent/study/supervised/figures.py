@@ -42,6 +42,7 @@ def curves_figure(view: View) -> bytes:
     """How training went: a panel for each form of the task, a line for each run."""
     figure, panels = _panels(len(view.variants))
     handles: dict[str, Any] = {}
+    in_updates = view.study in ("copy", "denoise")
     for axes, name in zip(panels, view.variants, strict=True):
         for memory in view.memories:
             for run in view.runs(name, memory):
@@ -49,13 +50,12 @@ def curves_figure(view: View) -> bytes:
                 if line is not None:
                     handles[title(memory)] = line
         axes.set_title(variant_title(name), fontsize="medium")
-        if view.study in ("copy", "denoise"):
+        if in_updates:
             handles[WITHOUT] = axes.axhline(
                 memoryless_loss(int(name[1:])), color="0.5", lw=1, ls=(0, (1, 2))
             )
             axes.set_xscale("log")
             axes.set_yscale("log")
-        in_updates = view.study in ("copy", "denoise")
         axes.set_xlabel("updates" if in_updates else "epoch")
         if not in_updates:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

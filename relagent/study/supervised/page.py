@@ -52,8 +52,8 @@ sequences, {symbols} symbols) without one mistake, where training ends. A run th
 within its budget of updates shows its last evaluation. Each line is a seed, smallest first; a cell
 that is empty, or holds nothing but the paper's number, was not run.""",
     "dataset": """\
-Of the test data, with the weights of the epoch that did best on the validation data, of so many.
-Each line is a seed, smallest first; empty: not run.""",
+A cell is the score on the test data with the weights of the epoch that did best on the validation
+data (*epoch 5 of 6*: the fifth of six). Each line is a seed, smallest first; empty: not run.""",
 }
 
 DIVERGED = """\
@@ -286,9 +286,10 @@ def _missing(view: View) -> str:
             "that is empty is beside its grid."
         )
     parts = []
+    unsolved = " and not solved before" if view.study in ("copy", "denoise") else ""
     for said, cells in (
         ("Planned by the grid, and not run:", gaps),
-        ("Of the grid's runs, trained for less than planned and not solved before:", short),
+        (f"Of the grid's runs, trained for less than planned{unsolved}:", short),
         ("In the paper's Table 5, beside the grid, and not run:", unplanned),
     ):
         lines = [

@@ -12,7 +12,6 @@ from relagent.envs import PAIRS
 from relagent.memories import MEMORIES
 from relagent.runs.cli import GracefulStop, count
 from relagent.study.command import add_folders, add_runner, do_grid
-from relagent.study.task import TaskError
 from relagent.study.transfer.protocol import NAMES, load_protocol
 from relagent.study.transfer.task import TransferTask, in_order, pair_named
 
@@ -54,7 +53,11 @@ def _table4_parser(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", metavar="PAIR", help=f"of {', '.join(pair.name for pair in PAIRS)}"
     )
     parser.add_argument(
-        "--memories", nargs="+", choices=MEMORIES, metavar="NAME", help="default: the protocol's"
+        "--memories",
+        nargs="+",
+        choices=MEMORIES,
+        metavar="NAME",
+        help=f"of {', '.join(MEMORIES)} (default: the protocol's)",
     )
     parser.add_argument(
         "--protocol", metavar="NAME", help=f"{' or '.join(NAMES)} or a JSON file (default: both)"
@@ -84,19 +87,17 @@ def _one_or_all(name: str | None) -> tuple[str, ...]:
 
 
 def _task_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--protocol", metavar="NAME", help=f"{' or '.join(NAMES)} or a JSON file")
-    parser.add_argument("--pair", metavar="NAME", help="such as doorkey")
-    parser.add_argument("--memory", choices=MEMORIES, metavar="NAME", help="such as rel")
-    parser.add_argument("--seed", type=int, metavar="N", help="0 or more")
+    said: dict[str, Any] = {"required": True, "metavar": "NAME"}
+    parser.add_argument("--protocol", **said, help=f"{' or '.join(NAMES)} or a JSON file")
+    parser.add_argument("--pair", **said, help=f"one of {', '.join(pair.name for pair in PAIRS)}")
+    parser.add_argument("--memory", **said, choices=MEMORIES, help=f"one of {', '.join(MEMORIES)}")
+    parser.add_argument("--seed", type=int, required=True, metavar="N", help="0 or more")
     _common(parser)
     parser.set_defaults(command=task)
 
 
 def task(arguments: argparse.Namespace) -> int:
     """Do one cell of the grid."""
-    for name in ("protocol", "pair", "memory", "seed"):
-        if getattr(arguments, name) is None:
-            raise TaskError(f"--{name} is needed: say which task")
     chosen = TransferTask(
         load_protocol(arguments.protocol),
         pair_named(arguments.pair),

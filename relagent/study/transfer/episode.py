@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import torch
 from minigrid.core.actions import Actions
 
 from relagent.envs import GridObservation
 from relagent.errors import RelagentError
 from relagent.memories import Attention
-from relagent.memories.attention import AttentiveMemory
 from relagent.memories.relevancy import RelevancyMemory
-from relagent.rl.choice import choose
-from relagent.rl.episodes import stack
-from relagent.rl.play import begin_episode
+from relagent.rl.play import begin_episode, choose_next
 from relagent.rl.policy import MemoryPolicy
 
 Array = np.ndarray[Any, Any]
@@ -37,7 +33,7 @@ class Slot(NamedTuple):
     weight: float
     """Attention to it at this step."""
     relevance: float
-    """Attention that it earned so far, in the short-term buffer."""
+    """Attention that it earned so far; with a relevant set, in the short-term buffer alone."""
     relevant: bool
     """Whether it is in the relevant set."""
 
@@ -89,6 +85,7 @@ def record(
     """
     policy, row = begin_episode(policy, env_id, number)
     if not isinstance(row.env, GridObservation):
+        row.env.close()
         raise WatchError(f"{env_id} has no grid to show: choose a MiniGrid or BabyAI world")
     world = cast(Any, row.env.unwrapped)
     state = policy.initial_state(1)
@@ -97,17 +94,10 @@ def record(
     over = False
     while not over:
         whole, view = (known.setdefault(p.tobytes(), p) for p in _pictures(world))
-        with torch.no_grad():
-            features = policy.encode(stack([row.observation]))
-            if isinstance(policy.memory, AttentiveMemory):
-                latent, state, look = policy.memory.attend(features, state)
-            else:
-                latent, state = policy.memory.step(features, state)
-                look = None
-            made = choose(policy.distribution(latent), None if greedy else [row.generator])
-        (action,) = made.tolist()
+        choice = choose_next(policy, row, state, greedy=greedy)
+        state, look = choice.state, choice.look
         mission = str(world.mission)
-        over = row.step(action)
+        over = row.step(choice.action)
         step = len(moments)
         moments.append(
             Moment(
@@ -115,7 +105,7 @@ def record(
                 world=whole,
                 view=view,
                 mission=mission,
-                action=Actions(action).name,
+                action=Actions(choice.action).name,
                 reward=row.gain,
                 slots=() if look is None else _slots(policy, look, step),
                 event="" if look is None else _event(policy, look, step),

@@ -111,6 +111,8 @@ def _evaluation_options(run: RunResult) -> str:
     own = ""
     if run.protocol not in NAMES:
         own = f" --protocol {run.command[run.command.index('--protocol') + 1]}"
+        if "--steps" in run.command:
+            own += f" --steps {run.config['steps']}"
     elif run.config["steps"] != planned_steps(run):
         own = f" --steps {run.config['steps']}"
     return own + "".join(

@@ -106,12 +106,12 @@ def test_the_page_names_what_was_not_run_and_what_not_to_the_end(tmp_path: Path)
 
     half = missing(synthetic("ptb", "lstm", epochs=3, accuracy=0.6))
     assert "not run:\n\n- PTB: RelRNN." in half
-    assert "not solved before:\n\n- PTB: LSTM." in half
+    assert "less than planned:\n\n- PTB: LSTM." in half
     most = missing(synthetic("ptb", "rel-rnn", epochs=100, accuracy=0.6))
     assert "RelRNN" not in most and "not run" not in most
     # A seed beside the plan stands for none of the plan.
     beside = missing(synthetic("ptb", "lstm", seed=1, epochs=100, accuracy=0.6))
-    assert "not solved before:\n\n- PTB: LSTM." in beside
+    assert "less than planned:\n\n- PTB: LSTM." in beside
     # Nor do other settings.
     other = missing(synthetic("ptb", "lstm", epochs=100, hidden_size=64))
     assert "not run:\n\n- PTB: LSTM." in other
@@ -165,7 +165,7 @@ def test_test_scores_of_data(tmp_path: Path) -> None:
     page = (folder / "README.md").read_text()
     assert "epoch 4 of 4, diverged at 1,001" in page
     assert "the score is of the best epoch before." in page
-    assert "before:\n\n- PTB: LSTM." in page
+    assert "less than planned:\n\n- PTB: LSTM." in page
 
 
 def test_results_of_two_studies_are_no_report(folder: Path, tmp_path: Path) -> None:

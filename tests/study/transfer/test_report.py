@@ -274,16 +274,19 @@ def test_without_a_seed_that_ran_all_pairs_there_are_no_aggregates(tmp_path: Pat
 def test_a_protocol_of_ones_own_is_named_by_its_file(tmp_path: Path) -> None:
     path = tmp_path / "quick.json"
     path.write_text(json.dumps({**load_protocol("ours").to_json(), "seeds": 1}))
-    task = TransferTask(load_protocol(str(path)), pair_named("memory"), "rel", 0)
-    back = task_from_json(json.loads(json.dumps(task_to_json(task))))
-    assert isinstance(back, TransferTask)
-    words = task_words(back)
-    assert words[words.index("--protocol") + 1] == "quick.json"
-    result = synthetic("ours", task.pair, "rel", 0, (0.9, 0.5))
-    result = replace(result, protocol="quick", command=tuple(words))
-    result.write(tmp_path / "runs" / f"{result.name}.json")
-    write_report(tmp_path)
-    assert "table4 --protocol quick.json --episodes 4" in (tmp_path / "README.md").read_text()
+    for steps, said in ((None, ""), (8192, "--steps 8192 ")):
+        task = TransferTask(load_protocol(str(path)), pair_named("memory"), "rel", 0, steps=steps)
+        back = task_from_json(json.loads(json.dumps(task_to_json(task))))
+        assert isinstance(back, TransferTask)
+        words = task_words(back)
+        assert words[words.index("--protocol") + 1] == "quick.json"
+        result = synthetic("ours", task.pair, "rel", 0, (0.9, 0.5))
+        config = {**result.config, "steps": task.config.steps}
+        result = replace(result, protocol="quick", command=tuple(words), config=config)
+        result.write(tmp_path / "runs" / f"{result.name}.json")
+        write_report(tmp_path)
+        page = (tmp_path / "README.md").read_text()
+        assert f"table4 --protocol quick.json {said}--episodes 4" in page
 
 
 def test_one_run_counts_once(tmp_path: Path) -> None:

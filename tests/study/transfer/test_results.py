@@ -74,7 +74,7 @@ def test_damaged_files_are_named(done: TransferTask, tmp_path: Path, old: str, n
     path = tmp_path / "result.json"
     text = done.result.read_text()
     assert old in text
-    # Of a name that stands several times, the last is the result's own.
+    # Of a name that stands several times, the first is the result's own.
     path.write_text(text.replace(old, new, 1) if "8x8" not in old else text.replace(old, new))
     with pytest.raises(ResultError, match=str(path)):
         read_result(path)
