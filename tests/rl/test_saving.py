@@ -227,7 +227,7 @@ def test_other_spaces_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelMismatchError, match="observation space does not fit"):
         MemoryPPO.load(tmp_path / "model", toys(2, "discrete"))
     save_file(tmp_path / "other.safetensors", {"weight": torch.zeros(3)}, {"data": 1})
-    with pytest.raises(CheckpointDamagedError, match="holds no model"):
+    with pytest.raises(CheckpointDamagedError, match="no saved model; of a run, give"):
         MemoryPPO.load(tmp_path / "other")
 
 
