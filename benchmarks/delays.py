@@ -36,7 +36,7 @@ from relagent.memories import MEMORIES
 from relagent.picture import COLOURS, png
 from relagent.rl.train import TrainConfig, make_model, resume, train
 from relagent.runs.cli import ArgumentParser, GracefulStop, count, main_guard
-from relagent.runs.config import to_json
+from relagent.runs.config import flag_of, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.runs.files import read_or_empty, write_atomically
 from relagent.study.draw import legend, tidy
@@ -232,7 +232,7 @@ def _command(parser: argparse.ArgumentParser, options: argparse.Namespace) -> st
     for name, value in vars(options).items():
         if name != "runs" and value != parser.get_default(name):
             values = value if isinstance(value, list) else [value]
-            words.append(f"--{name.replace('_', '-')} {' '.join(map(str, values))}")
+            words.append(f"{flag_of(name)} {' '.join(map(str, values))}")
     return " ".join(words)
 
 

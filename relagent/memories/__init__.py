@@ -137,4 +137,5 @@ __all__ = [
     "map_state",
     "options_of",
     "take_rows",
+    "takers_of",
 ]

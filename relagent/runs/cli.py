@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn, Self
 
 from relagent.errors import RelagentError
+from relagent.runs.config import FOLDER_RULE
 
 USAGE = 2
 """Exit code of a request that cannot be met."""
@@ -64,9 +65,9 @@ def count(text: str) -> int:
 
 
 def folder(text: str) -> Path:
-    """A folder on the command line: "" would be the current one."""
+    """A folder on the command line, which must have a name."""
     if not text:
-        raise argparse.ArgumentTypeError("it must name a folder; . is this one")
+        raise argparse.ArgumentTypeError(FOLDER_RULE)
     return Path(text)
 
 

@@ -51,14 +51,18 @@ def check_seed(seed: int) -> None:
         raise ConfigError("seed", seed, "it must be at least 0 and less than 2**32")
 
 
+FOLDER_RULE = "it must name a folder; . is this one"
+"""What "" breaks, which would be the current folder."""
+
+
 def check_folder(name: str, folder: str | None) -> None:
-    """Check that a folder, where one is given, has a name: "" would be the current one.
+    """Check that a folder, where one is given, has a name.
 
     Raises:
         ConfigError: it has none.
     """
     if folder == "":
-        raise ConfigError(name, folder, "it must name a folder; . is this one")
+        raise ConfigError(name, folder, FOLDER_RULE)
 
 
 MOST_THREADS = 1024

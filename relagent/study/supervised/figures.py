@@ -42,7 +42,6 @@ def curves_figure(view: View) -> bytes:
     """How training went: a panel for each form of the task, a line for each run."""
     figure, panels = _panels(len(view.variants))
     handles: dict[str, Any] = {}
-    in_updates = view.study in ("copy", "denoise")
     for axes, name in zip(panels, view.variants, strict=True):
         for memory in view.memories:
             for run in view.runs(name, memory):
@@ -50,14 +49,14 @@ def curves_figure(view: View) -> bytes:
                 if line is not None:
                     handles[title(memory)] = line
         axes.set_title(variant_title(name), fontsize="medium")
-        if in_updates:
+        if view.generated:
             handles[WITHOUT] = axes.axhline(
                 memoryless_loss(int(name[1:])), color="0.5", lw=1, ls=(0, (1, 2))
             )
             axes.set_xscale("log")
             axes.set_yscale("log")
-        axes.set_xlabel("updates" if in_updates else "epoch")
-        if not in_updates:
+        axes.set_xlabel("updates" if view.generated else "epoch")
+        if not view.generated:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel(CURVES[view.study])

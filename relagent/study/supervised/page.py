@@ -154,8 +154,8 @@ def _beside_the_grid(view: View, budget: int) -> str:
 
 
 def _results(view: View) -> str:
-    kind = "dataset" if "epochs" in view.results[0].config else "generated"
-    if kind == "dataset":
+    kind = "generated" if view.generated else "dataset"
+    if not view.generated:
         scored, curves = HOW_SCORED[kind], "Validation after each epoch"
     else:
         curves = "Training loss, thinned; dotted: the best loss without a memory; a dot: solved"
@@ -286,7 +286,7 @@ def _missing(view: View) -> str:
             "that is empty is beside its grid."
         )
     parts = []
-    unsolved = " and not solved before" if view.study in ("copy", "denoise") else ""
+    unsolved = " and not solved before" if view.generated else ""
     for said, cells in (
         ("Planned by the grid, and not run:", gaps),
         (f"Of the grid's runs, trained for less than planned{unsolved}:", short),

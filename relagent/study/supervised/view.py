@@ -11,7 +11,8 @@ from relagent.study.report import ReportError
 from relagent.study.supervised.grid import GRIDS, PAPER_COPY
 from relagent.study.supervised.result import SupervisedResult
 from relagent.study.supervised.task import SupervisedTask, variant
-from relagent.tasks.defaults import default_config
+from relagent.tasks.config import GeneratedConfig
+from relagent.tasks.defaults import TASKS, default_config
 
 Value = TypeVar("Value", bound=Hashable)
 
@@ -42,6 +43,11 @@ class View:
                 f"results of {' and '.join(studies)} in one folder: keep each study in its own"
             )
         self.study = studies[0]
+
+    @property
+    def generated(self) -> bool:
+        """Whether the task's sequences are drawn as they are needed, so that it can be solved."""
+        return issubclass(TASKS[self.study], GeneratedConfig)
 
     @cached_property
     def variants(self) -> tuple[str, ...]:
