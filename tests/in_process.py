@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from relagent.runs.cli import main_guard
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_command(
@@ -26,3 +29,12 @@ def run_command(
     except SystemExit as stop:  # argparse leaves this way
         assert isinstance(stop.code, int)
         return stop.code
+
+
+def run_script(monkeypatch: pytest.MonkeyPatch, script: str, *words: str | Path) -> int:
+    """Run a script of the repository's root, by the name of its file, and give its exit code."""
+    specification = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return run_command(monkeypatch, module.main, script, *words)

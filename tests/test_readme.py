@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.in_process import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -33,13 +32,17 @@ def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert again.shape == (2,)
 
 
-def test_a_world_of_one_s_own_is_trained_in_and_played(tmp_path: Path) -> None:
+def test_a_world_of_one_s_own_is_trained_in_and_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "my_module.py").write_text(
         "import gymnasium as gym\n"
         "for name, delay in (('MyWorld-v0', 5), ('MyLargerWorld-v0', 9)):\n"
         "    kwargs = {'delay': delay}\n"
         "    gym.register(name, 'relagent.envs:Cue', max_episode_steps=20, kwargs=kwargs)\n"
     )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     (commands,) = (block for block in blocks("sh") if "my_module:MyWorld-v0" in block)
     for line in commands.splitlines():
         python, script, *arguments = line.split()
@@ -48,26 +51,20 @@ def test_a_world_of_one_s_own_is_trained_in_and_played(tmp_path: Path) -> None:
             "train_rl.py": ["--steps", "500"],
             "evaluate_transfer.py": ["--episodes", "4"],
         }[script]
-        done = subprocess.run(
-            [sys.executable, ROOT / script, *arguments],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    assert "my_module:MyLargerWorld-v0" in done.stdout
-    assert "time limit" not in done.stdout
+        assert run_script(monkeypatch, script, *arguments) == 0
+    said = capsys.readouterr().out
+    assert "my_module:MyLargerWorld-v0" in said
+    assert "time limit" not in said
 
 
 @pytest.mark.parametrize("script", ["train_rl.py", "evaluate_transfer.py"])
-def test_the_flags_of_the_commands_exist(script: str) -> None:
+def test_the_flags_of_the_commands_exist(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     used = set(re.findall(rf"{script}[^\n`]*", README))
     flags = {flag for line in used for flag in re.findall(r"--[a-z-]+", line)}
-    done = subprocess.run(
-        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
-    )
-    assert used and flags <= set(re.findall(r"--[a-z-]+", done.stdout))
+    assert run_script(monkeypatch, script, "--help") == 0
+    assert used and flags <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
 
 
 def test_the_files_that_it_names_exist() -> None:

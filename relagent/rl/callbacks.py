@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
 from stable_baselines3.common.utils import safe_mean
@@ -101,6 +100,8 @@ class AttentionCallback(BaseCallback):
             return
         episode = one_episode(look, batch.episode_starts)
         if episode is not None:
+            from matplotlib.figure import Figure  # slow to import: only where it is needed
+
             figure = Figure(figsize=(4, 4), layout="constrained")
             draw_attention(
                 attention_matrix(*episode), figure.subplots(), "attention in one episode"

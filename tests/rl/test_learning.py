@@ -14,10 +14,16 @@ from relagent.memories import MEMORIES, map_state
 from relagent.memories.attention import AttentiveMemory
 from relagent.rl import MemoryPPO
 
-from .worlds import Watch, last_rollout, same_weights, small_model, toys, weights, world
-
-every_memory = pytest.mark.parametrize("memory", MEMORIES)
-
+from .worlds import (
+    Watch,
+    every_memory_in,
+    last_rollout,
+    same_weights,
+    small_model,
+    toys,
+    weights,
+    world,
+)
 
 # Counts.
 
@@ -98,8 +104,7 @@ def run(memory: str, name: str, seed: int) -> tuple[dict[str, torch.Tensor], lis
     return weights(model), rewards
 
 
-@pytest.mark.parametrize("name", ["grid", "box"])
-@every_memory
+@every_memory_in("box", "grid")
 def test_the_seed_decides_the_run(memory: str, name: str) -> None:
     first, again, other = run(memory, name, 1), run(memory, name, 1), run(memory, name, 2)
     assert same_weights(first[0], again[0]) and first[1] == again[1]
@@ -143,8 +148,7 @@ def evaluate(model: MemoryPPO, name: str) -> None:
     assert streams() == before
 
 
-@pytest.mark.parametrize("name", ["grid", "box"])
-@every_memory
+@every_memory_in("box", "grid")
 def test_evaluation_leaves_training_alone(memory: str, name: str) -> None:
     def train(evaluating: bool) -> MemoryPPO:
         model = small_model(world(name), memory)
@@ -168,7 +172,7 @@ def test_evaluation_leaves_training_alone(memory: str, name: str) -> None:
 # Going on.
 
 
-@every_memory
+@pytest.mark.parametrize("memory", MEMORIES)
 def test_training_goes_on_where_it_stopped(memory: str) -> None:
     """Two calls of ``learn`` without a reset are one: episodes and memories are carried over."""
     whole = small_model(toys(), memory).learn(4 * 12 * 4)

@@ -16,7 +16,7 @@ from relagent.memories import MEMORIES, Memory, MemoryOptionError
 from relagent.rl import MemoryPPO
 from relagent.rl.policy import PolicyInputError, PolicyOptionError, flatten_time
 
-from .worlds import ACTIONS, OBSERVATIONS, small_model, toys, weights, world
+from .worlds import ACTIONS, OBSERVATIONS, every_memory_in, small_model, toys, weights, world
 
 every_memory = pytest.mark.parametrize("memory", MEMORIES)
 
@@ -54,8 +54,7 @@ def test_one_observation_is_a_batch_of_one_without_its_axis(name: str) -> None:
             assert np.abs(part[0] - parts[i]).max() <= 1e-12
 
 
-@pytest.mark.parametrize("name", ["grid", "box"])
-@every_memory
+@every_memory_in("box", "grid")
 def test_carrying_the_state_is_an_unroll(memory: str, name: str) -> None:
     """predict, step by step with its returned state, equals the sequence in one go."""
     model = small_model(world(name), memory, double=True)

@@ -13,7 +13,17 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from relagent.memories import MEMORIES, kernels
 from relagent.rl import MemoryPPO
 
-from .worlds import ACTIONS, Watch, last_rollout, same_weights, small_model, toys, weights, world
+from .worlds import (
+    ACTIONS,
+    Watch,
+    every_memory_in,
+    last_rollout,
+    same_weights,
+    small_model,
+    toys,
+    weights,
+    world,
+)
 
 every_memory = pytest.mark.parametrize("memory", MEMORIES)
 
@@ -38,8 +48,7 @@ def largest_deviation(model: MemoryPPO) -> float:
 
 
 @pytest.mark.parametrize(("double", "tolerance"), [(True, 1e-10), (False, 1e-5)])
-@pytest.mark.parametrize("name", ["grid", "box", "discrete"])
-@every_memory
+@every_memory_in("box", "grid", "discrete")
 def test_before_the_update_every_ratio_is_one(
     memory: str, name: str, double: bool, tolerance: float
 ) -> None:
@@ -85,8 +94,7 @@ def test_the_first_minibatch_of_an_update_clips_nothing() -> None:
 # Bootstrap.
 
 
-@pytest.mark.parametrize("name", ["box", "dict"])
-@every_memory
+@every_memory_in("box", "dict")
 def test_only_a_truncated_episode_is_continued_by_its_value(memory: str, name: str) -> None:
     """γ V(last observation, memory before its reset); the value is recomputed row by row here."""
     env = toys(4, name)

@@ -28,18 +28,16 @@ from stable_baselines3.common.vec_env import (
 )
 
 from relagent.envs import ImpairedSightVecEnv, Impairments, make_env
-from relagent.memories import MEMORIES
 from relagent.memories.full import FullState
 from relagent.rl import MemoryPPO
 from relagent.rl.callbacks import AttentionCallback
 from relagent.rl.encoder import EncoderError
 
 from .recall import Recall
-from .worlds import Toy, Watch, small_model, toys, world
+from .worlds import Toy, Watch, every_memory_in, small_model, toys, world
 
 
-@pytest.mark.parametrize("name", ["grid", "box"])
-@pytest.mark.parametrize("memory", MEMORIES)
+@every_memory_in("box", "grid")
 def test_evaluate_policy_with_a_vec_env(memory: str, name: str) -> None:
     model = small_model(world(name), memory)
     returns, lengths = evaluate_policy(

@@ -7,12 +7,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from relagent.envs import PythonVecEnv, make_vec_env
+from relagent.memories import MEMORIES
 from relagent.rl import MemoryPPO
 from relagent.rl.rollout import Rollout
 
@@ -90,6 +92,15 @@ def toys(n: int = 4, observation: str = "box", action: str = "discrete") -> Pyth
 def world(name: str, n: int = 4) -> VecEnv:
     """``"grid"``, or one of ``OBSERVATIONS``."""
     return make_vec_env(GRID, n, seed=0) if name == "grid" else toys(n, name)
+
+
+def every_memory_in(name: str, *others: str) -> pytest.MarkDecorator:
+    """Every memory in one kind of world, and ``rel`` in the others too.
+
+    A memory sees encoded observations alone, so the pairs left out would show nothing new.
+    """
+    cases = [(memory, name) for memory in MEMORIES] + [("rel", other) for other in others]
+    return pytest.mark.parametrize(("memory", "name"), cases)
 
 
 def small_model(

@@ -10,6 +10,7 @@ from relagent.rl.checkpoint import LoadedPolicy, load_policy
 from relagent.rl.play import WorldMismatchError, play
 from relagent.rl.train import TrainConfig, train
 from relagent.runs.files import WriteError
+from relagent.study.transfer import watch
 from relagent.study.transfer.episode import WatchError, record
 from relagent.study.transfer.task import TransferTask
 from relagent.study.transfer.watch import HEIGHT, WIDTH, _all_steps, film, frame
@@ -123,11 +124,17 @@ def test_other_memories_can_be_watched(tmp_path: Path, memory: str) -> None:
     assert frame(moments, len(moments) - 1, loaded, WORLD, 0).size == (WIDTH, HEIGHT)
 
 
+def blank(*_: object) -> Image.Image:
+    """Stands for a frame, which takes long to draw."""
+    return Image.new("RGB", (8, 8))
+
+
 def test_a_film_that_was_there_stays_until_the_new_one_is_whole(
     rel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "a.GIF"
     out.write_bytes(b"an earlier film")
+    monkeypatch.setattr(watch, "frame", blank)
 
     def stopped(*_: object, **__: object) -> None:
         assert out.read_bytes() == b"an earlier film"
@@ -150,6 +157,7 @@ def test_a_film_that_cannot_be_written_is_one_line(
     def refused(*_: object, **__: object) -> None:
         raise FileNotFoundError(2, "No such file or directory")
 
+    monkeypatch.setattr(watch, "frame", blank)
     monkeypatch.setattr(Image.Image, "save", refused)
     with pytest.raises(WriteError, match=r"cannot write .*a\.gif: No such file"):
         film(rel, out=tmp_path / "a.gif")
