@@ -55,6 +55,26 @@ def draw_table(
     return png(figure)
 
 
+def make_panels(count: int, *, sharey: bool = False) -> tuple[Figure, list[Any]]:
+    """A figure of equal panels, up to three in a row, and two of four.
+
+    Args:
+        count: of panels.
+        sharey: whether they have one vertical axis.
+
+    Returns:
+        The figure and its panels, row by row.
+    """
+    columns = 2 if count == 4 else min(3, count)
+    rows = -(-count // columns)
+    width = 4.2 * columns if count > 1 else 6.4
+    figure = Figure(figsize=(width, 0.9 + 3.1 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel()
+    for unused in axes[count:]:
+        unused.axis("off")
+    return figure, list(axes[:count])
+
+
 def legend(figure: Figure, handles: Mapping[str, Any], columns: int = 6) -> None:
     """Put one legend below all panels."""
     if handles:

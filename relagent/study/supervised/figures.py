@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from relagent.looks import look, title
 from relagent.picture import png
-from relagent.study.draw import draw_table, legend, tidy
+from relagent.study.draw import draw_table, legend, make_panels, tidy
 from relagent.study.supervised.result import SupervisedResult
 from relagent.study.supervised.tables import main_table
 from relagent.study.supervised.view import View, variant_title
@@ -40,7 +40,7 @@ def table_figure(view: View) -> bytes:
 
 def curves_figure(view: View) -> bytes:
     """How training went: a panel for each form of the task, a line for each run."""
-    figure, panels = _panels(len(view.variants))
+    figure, panels = make_panels(len(view.variants))
     handles: dict[str, Any] = {}
     for axes, name in zip(panels, view.variants, strict=True):
         for memory in view.memories:
@@ -124,14 +124,3 @@ def transfer_figure(view: View) -> bytes:
     tidy(axes)
     legend(figure, handles, columns=3)
     return png(figure)
-
-
-def _panels(count: int) -> tuple[Figure, list[Any]]:
-    columns = 2 if count == 4 else min(3, count)
-    rows = -(-count // columns)
-    width = 4.2 * columns if count > 1 else 6.4
-    figure = Figure(figsize=(width, 0.9 + 3.1 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for unused in axes[count:]:
-        unused.axis("off")
-    return figure, list(axes[:count])

@@ -8,12 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from relagent.envs import Pair
 from relagent.looks import in_order, title
 from relagent.memories import MEMORIES
 from relagent.picture import COLOURS, png
 from relagent.rl.report import short_name
-from relagent.study.draw import draw_table, legend, tidy
+from relagent.study.draw import draw_table, legend, make_panels, tidy
 from relagent.study.transfer.aggregate import Estimate, estimate_profile
 from relagent.study.transfer.tables import table_rows
 from relagent.study.transfer.view import ROLES, View, paper_numbers, size_of
@@ -64,8 +63,9 @@ def _first_number(text: str) -> float | None:
 
 def curves_figure(view: View, protocol: str) -> bytes:
     """Training reward against steps: the mean over seeds, in a band from lowest to highest."""
-    figure, panels = _panels(view, protocol)
-    for axes, pair in panels:
+    pairs = view.pairs(protocol)
+    figure, panels = make_panels(len(pairs), sharey=True)
+    for axes, pair in zip(panels, pairs, strict=True):
         for memory in view.memories(protocol):
             runs = [r for r in view.runs(protocol, pair.name, memory) if r.curve["steps"]]
             if not runs:
@@ -90,8 +90,9 @@ def curves_figure(view: View, protocol: str) -> bytes:
 
 def transfer_figure(view: View, protocol: str) -> bytes:
     """Reward in every size of each family: mean and interval over seeds, each seed, the paper."""
-    figure, panels = _panels(view, protocol)
-    for axes, pair in panels:
+    pairs = view.pairs(protocol)
+    figure, panels = make_panels(len(pairs), sharey=True)
+    for axes, pair in zip(panels, pairs, strict=True):
         memories = view.memories(protocol)
         for place, memory in enumerate(memories):
             # Memories stand side by side; the panels are equally wide for any number of worlds.
@@ -194,20 +195,9 @@ def profile_figure(view: View) -> bytes:
     return png(figure)
 
 
-def _panels(view: View, protocol: str) -> tuple[Figure, list[tuple[Any, Pair]]]:
-    pairs = view.pairs(protocol)
-    columns = min(3, len(pairs))
-    rows = -(-len(pairs) // columns)
-    figure = Figure(figsize=(4.2 * columns, 0.7 + 3.1 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for unused in axes[len(pairs) :]:
-        unused.axis("off")
-    return figure, list(zip(axes, pairs, strict=False))
-
-
-def _finish(figure: Figure, panels: list[tuple[Any, Pair]], label: str) -> bytes:
+def _finish(figure: Figure, panels: list[Any], label: str) -> bytes:
     handles: dict[str, Any] = {}
-    for axes, _ in panels:
+    for axes in panels:
         axes.set_ylim(-0.02, 1.02)
         tidy(axes)
         if axes.get_subplotspec().is_first_col():
