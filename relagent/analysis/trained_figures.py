@@ -236,16 +236,16 @@ def tradeoff(config: TradeoffConfig, kept: Path, stop: Stop) -> Drawn:
             axes.plot(kernel, value, "o", ms=9, color=colour)
             axes.plot(plainly, value, "o", ms=9, color=colour, mfc="w")
             place = (max(kernel, plainly), value)
-            label = f"{title(memory)}\n{outcome(row['accuracy'])}"
+            label = f"{title(memory)}, {outcome(row['accuracy'])}"
             axes.annotate(
-                label, place, xytext=(9, -8), textcoords="offset points", color=colour, fontsize=8
+                label, place, xytext=(7, 3), textcoords="offset points", color=colour, fontsize=8
             )
     axes.plot([], [], "o", color="0.3", label="as it is computed here (fused kernels)")
     axes.plot([], [], "o", color="0.3", mfc="w", label="by its definition")
     axes.legend(fontsize=8, loc="lower right")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.margins(0.2, 0.15)
+    axes.margins(0.4, 0.15)
     axes.grid(alpha=0.3)
     of = f"{config.T + 20} steps, batch of {config.peak_batch}"
     axes.set(
