@@ -31,10 +31,15 @@ def run_command(
         return stop.code
 
 
-def run_script(monkeypatch: pytest.MonkeyPatch, script: str, *words: str | Path) -> int:
-    """Run a script of the repository's root, by the name of its file, and give its exit code."""
+def load_script(script: str) -> Any:
+    """Return a script of the repository as a module, by its path from the root."""
     specification = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    return run_command(monkeypatch, module.main, script, *words)
+    return module
+
+
+def run_script(monkeypatch: pytest.MonkeyPatch, script: str, *words: str | Path) -> int:
+    """Run a script's main function with its words, and give its exit code."""
+    return run_command(monkeypatch, load_script(script).main, script, *words)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,21 +9,11 @@ from stable_baselines3.common.logger import Logger
 
 from relagent.memories import RelLSTM
 from relagent.rl.train import TrainConfig, make_model
-
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "breakdown.py"
-
-
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("breakdown", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.in_process import load_script
 
 
 def test_the_kernels_are_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    breakdown = script()
+    breakdown = load_script("benchmarks/breakdown.py")
     config = TrainConfig(
         env="MiniGrid-Empty-5x5-v0", n_envs=4, n_steps=8, batch_size=16, n_epochs=1,
         hidden_size=16, exploring_starts=0, short_sight=0, backend="minigrid",

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from relagent.study.report import write_report
-from relagent.study.supervised.result import read_result
-from relagent.tasks.run import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
@@ -35,13 +33,6 @@ def test_the_page_is_that_of_its_runs(study: str, tmp_path: Path) -> None:
             f"make it again: python -m relagent.study report --results results/{study}"
         )
     assert {path.name for path in written} <= {p.name for p in (RESULTS / study).iterdir()}
-
-
-@pytest.mark.parametrize("run", sorted(RESULTS.glob("*/unfinished/T*")), ids=lambda run: run.name)
-def test_a_run_that_is_kept_to_go_on_is_that_of_its_result(run: Path) -> None:
-    result = read_result(run.parents[1] / "runs" / f"{run.name}.json")
-    loaded = load_model(run)
-    assert (loaded.updates, loaded.config.memory) == (result.updates, result.memory)
 
 
 def test_the_readme_s_table_is_that_of_the_study() -> None:
