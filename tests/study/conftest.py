@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from relagent.memories import kernels
 from relagent.study.transfer.protocol import Protocol, load_protocol
@@ -38,6 +39,12 @@ def no_kernels() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, kernels.disable():
         patch.setenv("RELAGENT_KERNELS", "0")
         yield
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are empty files: drawing them takes most of a report's time."""
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="package")

@@ -16,6 +16,7 @@ RESULTS = ROOT / "results"
 STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/runs"))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_page_is_that_of_its_runs(study: str, tmp_path: Path) -> None:
     """Made again from the result files, every table and page is the published one."""

@@ -88,6 +88,7 @@ def test_the_page_names_commands_that_make_all_of_it(folder: Path) -> None:
     assert beside.count("python -m relagent.tasks copy") == 2  # a second seed, an unplanned delay
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_page_names_what_the_paper_has_beside_the_grid(tmp_path: Path) -> None:
     write(tmp_path, synthetic("copy", "mem-rnn", T=1000))
     write_report(tmp_path)
@@ -96,6 +97,7 @@ def test_the_page_names_what_the_paper_has_beside_the_grid(tmp_path: Path) -> No
     assert told.split("\n- ")[1:3] == ["T = 500: MemRNN, SAB.", "T = 1,000: SAB."]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_page_names_what_was_not_run_and_what_not_to_the_end(tmp_path: Path) -> None:
     def missing(*results: SupervisedResult) -> str:
         for result in results:
@@ -143,6 +145,7 @@ def test_the_same_results_give_the_same_files(folder: Path) -> None:
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_test_scores_of_data(tmp_path: Path) -> None:
     folder = tmp_path / "mnist"
     for form in ({"group": 7}, {"permuted": True}):

@@ -126,6 +126,7 @@ def test_above_the_papers_number_is_above_all_that_it_may_stand_for(
     assert rows[1][3].startswith("**") is bold
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_without_rel_there_is_nothing_that_it_could_be_better_than(tmp_path: Path) -> None:
     for memory in ("mem", "lstm"):
         write(tmp_path, "ours", "doorkey", memory, 0, (0.9, 0.5))
@@ -178,6 +179,7 @@ def test_what_is_missing_is_named(view: View, folder: Path) -> None:
     assert "doorkey: 1, 2." in page
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_runs_of_other_settings_are_no_seeds(tmp_path: Path) -> None:
     pair = pair_named("doorkey")
 
@@ -263,6 +265,7 @@ def test_the_result_of_a_real_run_is_reported(done: TransferTask) -> None:
     assert "GoToObject-6x6-N2 (trained)" in (done.results / "table4.md").read_text()
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_without_a_seed_that_ran_all_pairs_there_are_no_aggregates(tmp_path: Path) -> None:
     for pair, seed in (("doorkey", 0), ("memory", 1)):
         write(tmp_path, "ours", pair, "rel", seed, (0.9, 0.5))
@@ -271,6 +274,7 @@ def test_without_a_seed_that_ran_all_pairs_there_are_no_aggregates(tmp_path: Pat
     assert "No seed has run all pairs" in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_protocol_of_ones_own_is_named_by_its_file(tmp_path: Path) -> None:
     path = tmp_path / "quick.json"
     path.write_text(json.dumps({**load_protocol("ours").to_json(), "seeds": 1}))
