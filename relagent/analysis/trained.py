@@ -18,7 +18,7 @@ from relagent.errors import RelagentError
 from relagent.runs.config import Config, ConfigError, names_of, option, to_json
 from relagent.runs.directory import RunDirectory
 from relagent.tasks.config import GeneratedConfig, Optimizer, TaskConfig
-from relagent.tasks.defaults import default_config
+from relagent.tasks.defaults import TASKS, default_config
 from relagent.tasks.run import (
     LoadedModel,
     load_model,
@@ -70,7 +70,7 @@ class TrainedConfig(Config):
             "device": "cpu",
             "threads": 1,
         }
-        if task in ("copy", "denoise"):
+        if issubclass(TASKS[task], GeneratedConfig):
             values |= {
                 "T": self.T,
                 "updates": self.updates,
